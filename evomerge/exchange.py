@@ -78,8 +78,8 @@ class Failure:
 class Answer:
     """What came back for one request.
 
-    `text` belongs to a `Generate`, `likelihoods` (one for each continuation, in their order) to a `Judge`. An empty text,
-    or one cut at `max_tokens` (`finish == "length"`), is an answer; only `failure` means that there is none.
+    `text` belongs to a `Generate`, `likelihoods` (one for each continuation, in their order) to a `Judge`. An empty
+    text, or one cut at `max_tokens` (`finish == "length"`), is an answer; only `failure` means that there is none.
     """
 
     text: str | None = None

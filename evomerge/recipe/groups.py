@@ -15,7 +15,17 @@ from evomerge.recipe.tree import Merge, Per
 REST = "rest"
 
 KNOWN_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "norms": ("*layernorm*", "*layer_norm*", "*LayerNorm*", "*.norm.*", "norm.*", "*.norm?.*", "*.ln_?.*", "*.ln_f.*", "*_norm.*"),
+    "norms": (
+        "*layernorm*",
+        "*layer_norm*",
+        "*LayerNorm*",
+        "*.norm.*",
+        "norm.*",
+        "*.norm?.*",
+        "*.ln_?.*",
+        "*.ln_f.*",
+        "*_norm.*",
+    ),
     "attention": ("*.self_attn.*", "*.attn.*", "*.attention.*", "*.self_attention.*", "*.mixer.*", "*.linear_attn.*"),
     "mlp": ("*.mlp.*", "*.feed_forward.*", "*.ffn.*", "*.block_sparse_moe.*", "*.experts.*", "*.fc1.*", "*.fc2.*"),
     "embeddings": ("*embed*", "*.wte.*", "*.wpe.*", "wte.*", "wpe.*"),
@@ -70,7 +80,10 @@ class Grouping:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The groups that genes are made for. Raises GroupError for an unknown or empty group, or a tensor left over."""
+        """The groups that genes are made for.
+
+        Raises GroupError for an unknown or empty group, or a tensor left over.
+        """
         if self.per.trivial:
             return ()
         if self.per.tensor:
@@ -79,15 +92,15 @@ class Grouping:
         if self.per.layers is None:
             return roles
         if self.per.layers > max(self.layout.layers, 1):
-            raise GroupError(f"per: {self.per.layers} groups of layers are more than the {self.layout.layers} layers there are")
+            raise GroupError(
+                f"per: {self.per.layers} groups of layers are more than the {self.layout.layers} layers there are"
+            )
         taken = {self.group(name) for name in self.layout.tensors}
-        wanted = [
-            self._joined(role, part) for role in (roles or ("",)) for part in range(self.per.layers)
-        ]
+        wanted = [self._joined(role, part) for role in (roles or ("",)) for part in range(self.per.layers)]
         return tuple(name for name in wanted if name in taken)
 
     def group(self, tensor: str) -> str | None:
-        """Return the group of a tensor, or None where all tensors are one group. Raises GroupError for one left over."""
+        """Return a tensor's group, or None where all tensors are one group. Raises GroupError for one left over."""
         if self.per.trivial:
             return None
         if self.per.tensor:
@@ -95,7 +108,8 @@ class Grouping:
         role = self._role(tensor) if self.per.groups else ""
         if role is None:
             raise GroupError(
-                f"per: the tensor {tensor} belongs to none of {', '.join(self.per.groups)}; add '{REST}' for what is left over"
+                f"per: the tensor {tensor} belongs to none of {', '.join(self.per.groups)}; "
+                f"add '{REST}' for what is left over"
             )
         if self.per.layers is None:
             return role
@@ -106,7 +120,7 @@ class Grouping:
         return f"{role}.{depth}" if role else depth
 
     def _part(self, tensor: str) -> int:
-        """Return which of the groups of layers a tensor belongs to; what stands before or after the layers joins the nearest."""
+        """Return which part of the depth a tensor belongs to; what stands before or after the layers joins the nearest."""
         parts, layers = self.per.layers or 1, max(self.layout.layers, 1)
         layer = layer_of(tensor)
         if layer is None:
@@ -117,7 +131,7 @@ class Grouping:
         return self.own.get(group) or KNOWN_GROUPS[group]
 
     def _role(self, tensor: str) -> str | None:
-        """Return the first group that takes the tensor: the recipe's own groups first, then the known ones in their order."""
+        """Return the first group that takes the tensor: the recipe's own first, then the known ones in their order."""
         listed = [name for name in self.own if name in self.per.groups]
         listed += [name for name in KNOWN_GROUPS if name in self.per.groups and name not in self.own]
         for name in listed:
@@ -129,11 +143,16 @@ class Grouping:
         known = {*KNOWN_GROUPS, *self.own, REST}
         for name in self.per.groups:
             if name not in known:
-                raise GroupError(f"per: unknown group '{name}'; known are {', '.join(sorted(known))}, or define it under groups:")
+                raise GroupError(
+                    f"per: unknown group '{name}'; known are {', '.join(sorted(known))}, or define it under groups:"
+                )
         found = {self._role(tensor) for tensor in self.layout.tensors}
         for name in self.per.groups:
             if name not in found and name != REST:
-                raise GroupError(f"per: the group '{name}' matches no tensor of these models; remove it or set its patterns under groups:")
+                raise GroupError(
+                    f"per: the group '{name}' matches no tensor of these models; "
+                    "remove it or set its patterns under groups:"
+                )
         if None in found:
             self.group(next(tensor for tensor in self.layout.tensors if self._role(tensor) is None))
         return tuple(name for name in self.per.groups if name in found)

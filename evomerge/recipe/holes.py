@@ -1,8 +1,8 @@
 """Holes: ranges written in place of values, and the scale between a hole's values and the unit interval.
 
 A search moves numbers in [0, 1]; a hole knows which value such a number stands for. Floats are rounded (9 significant
-digits, and no finer than 1e-12 of the range's magnitude), so that a value written down reads back as the same number and
-recipe ids agree between machines.
+digits, and no finer than 1e-12 of the range's magnitude), so that a value written down reads back as the same number
+and recipe ids agree between machines.
 """
 
 import math
@@ -18,9 +18,9 @@ Scalar = float | int | str | bool
 class Hole:
     """A range (`low` to `high`, both included) or a list of `choices`.
 
-    `log` moves evenly in the logarithm; `int` takes whole numbers only; holes of one `name` are one gene; `when` maps the
-    name of another hole to the values for which this one exists; `start` is where a search begins (default: the middle of
-    the range, the first choice). Raises ValueError for a range that cannot be.
+    `log` moves evenly in the logarithm; `int` takes whole numbers only; holes of one `name` are one gene; `when` maps
+    the name of another hole to the values for which this one exists; `start` is where a search begins (default: the
+    middle of the range, the first choice). Raises ValueError for a range that cannot be.
     """
 
     low: float | None = None
@@ -43,20 +43,23 @@ class Hole:
                 return "a hole has either choices or low and high, not both"
             if len(set(map(repr, self.choices))) != len(self.choices):
                 return "the same choice stands twice"
-            return None if self.start is None or self.start in self.choices else f"start {self.start!r} is not among the choices"
+            return (
+                None
+                if self.start is None or self.start in self.choices
+                else f"start {self.start!r} is not among the choices"
+            )
         if self.low is None or self.high is None:
             return "a hole needs low and high, or choices"
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
             return "low and high must be finite numbers"
         if self.low >= self.high:
-            return f"low ({self.low:g}) must be below high ({self.high:g}); swap them, or write the number itself if they are equal"
+            order = f"low ({self.low:g}) must be below high ({self.high:g})"
+            return f"{order}; swap them, or write the number itself if they are equal"
         if self.log and self.low <= 0:
             return f"a log range must lie above zero, and low is {self.low:g}"
         if self.int and not (float(self.low).is_integer() and float(self.high).is_integer()):
             return "an int range needs whole numbers for low and high"
-        if self.start is not None and (
-            isinstance(self.start, str | bool) or not self.low <= self.start <= self.high
-        ):
+        if self.start is not None and (isinstance(self.start, str | bool) or not self.low <= self.start <= self.high):
             return f"start {self.start!r} is not between low and high"
         return None
 
@@ -71,11 +74,11 @@ class Hole:
         else:
             number = low + unit * (high - low)
         if self.int:
-            return min(max(math.floor(number), math.ceil(low)), math.floor(high))
+            return min(max(math.floor(number), math.ceil(low)), math.floor(high) - 1)
         return rounded(number, magnitude=max(abs(low), abs(high)))
 
     def unit(self, value: Scalar) -> float:
-        """Return a number in [0, 1] that stands for `value`. Raises ValueError for a value that the hole cannot take."""
+        """Return a number in [0, 1] that stands for `value`. Raises ValueError for one that the hole cannot take."""
         if self.choices:
             if value not in self.choices:
                 raise ValueError(f"{value!r} is not one of {list(self.choices)}")
@@ -88,7 +91,11 @@ class Hole:
         if not low - slack <= number <= high + slack:
             raise ValueError(f"{value!r} is not between {self.low:g} and {self.high:g}")
         number = min(max(number, low), high)
-        unit = (math.log(number) - math.log(low)) / (math.log(high) - math.log(low)) if self.log else (number - low) / (high - low)
+        unit = (
+            (math.log(number) - math.log(low)) / (math.log(high) - math.log(low))
+            if self.log
+            else (number - low) / (high - low)
+        )
         return min(max(unit, 0.0), 1.0)
 
     @property
@@ -106,7 +113,9 @@ class Hole:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the hole as it is written in a job."""
-        plain: dict[str, Any] = {"choices": list(self.choices)} if self.choices else {"low": self.low, "high": self.high}
+        plain: dict[str, Any] = (
+            {"choices": list(self.choices)} if self.choices else {"low": self.low, "high": self.high}
+        )
         plain |= {key: True for key in ("log", "int") if getattr(self, key)}
         if self.name is not None:
             plain["name"] = self.name
@@ -118,7 +127,7 @@ class Hole:
 
 
 def rounded(number: float, *, magnitude: float) -> float:
-    """Round to 9 significant digits, and to no more decimals than a range of this magnitude can carry through [0, 1]."""
+    """Round to 9 significant digits, and to no more decimals than such a range can carry through [0, 1]."""
     if number == 0 or magnitude == 0:
         return 0.0
     decimals = 12 - math.ceil(math.log10(magnitude))
@@ -126,12 +135,3 @@ def rounded(number: float, *, magnitude: float) -> float:
     if number == 0:
         return 0.0
     return round(number, SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(abs(number))))
-
-
-@dataclass(frozen=True, slots=True)
-class Gene:
-    """One scalar of the vector that a search moves: a hole, in one group of tensors where the recipe has groups."""
-
-    name: str
-    hole: Hole
-    group: str | None = None

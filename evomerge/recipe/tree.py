@@ -49,7 +49,7 @@ Params = Mapping[str, Value]
 class Source:
     """A checkpoint or adapter as it stands on a disk or hub.
 
-    `fingerprint` is a hash of its contents, empty until it was read; two sources with the same fingerprint are the same.
+    `fingerprint` is a hash of its contents, empty until it was read; two sources with one fingerprint are the same.
     """
 
     model: str
@@ -59,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Per:
-    """How the tensors of a merge are grouped: by named groups, by depth in `layers` parts, by both, or each `tensor` alone."""
+    """How a merge's tensors are grouped: by names, by depth in `layers` parts, by both, or each tensor alone."""
 
     groups: tuple[str, ...] = ()
     layers: int | None = None
@@ -83,8 +83,8 @@ class Input:
 class Merge:
     """Combine `inputs` (and `base`, where the method has one) with a method, tensor by tensor.
 
-    `groups` are named sets of tensor name patterns besides the known ones; `seed` decides random masks; `refactor` asks for
-    the result as an adapter of that rank.
+    `groups` are named sets of tensor name patterns besides the known ones; `seed` decides random masks; `refactor` asks
+    for the result as an adapter of that rank.
     """
 
     method: "str | Hole"
@@ -128,7 +128,7 @@ def with_sources(recipe: Recipe, known: Mapping[Source, Source]) -> Recipe:
 def recipe_id(recipe: Recipe) -> str:
     """Return the recipe's id: 16 hexadecimal digits of the SHA-256 of its canonical JSON.
 
-    A source counts by its fingerprint (by its path only while it has none), and numbers by their value: 1 and 1.0 agree.
+    A source counts by its fingerprint (by its path only while it has none), numbers by their value: 1 and 1.0 agree.
     """
     text = json.dumps(_canonical(recipe), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -196,7 +196,9 @@ def _canonical(node: Recipe) -> Any:
     """Return the tree for hashing: no paths, no defaults that may be written or left out, numbers by value."""
     match node:
         case Source():
-            return {"source": node.fingerprint} if node.fingerprint else {"model": node.model, "revision": node.revision}
+            return (
+                {"source": node.fingerprint} if node.fingerprint else {"model": node.model, "revision": node.revision}
+            )
         case Merge():
             plain = {
                 "method": _value_to_plain(node.method),
