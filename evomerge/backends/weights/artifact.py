@@ -1,0 +1,42 @@
+"""What a recipe becomes: a checkpoint, or an adapter on a base; known before anything is computed.
+
+Plain data, without torch at import.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from evomerge.recipe.tree import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointArtifact:
+    """A whole model of `size` bytes of tensors; configuration and tokenizer are those of the folder `skeleton`."""
+
+    skeleton: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterArtifact:
+    """A LoRA adapter on `base`, whose folder is `skeleton`: at most `rank` wide, `size` bytes of float32 factors."""
+
+    base: Source
+    skeleton: Path
+    rank: int
+    size: int
+
+
+Artifact = CheckpointArtifact | AdapterArtifact
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """The change of one weight as a product: float32 `b` (out x rank) times float32 `a` (rank x in), all scales included."""
+
+    a: "Tensor"
+    b: "Tensor"
