@@ -14,13 +14,17 @@ from evomerge.recipe.holes import Scalar
 if TYPE_CHECKING:
     from torch import Tensor
 
+Evidence = Literal["V", "V3", "A", "R", "D"]
+"""How surely a formula is known: V compared with the authors' or the common code, V3 only with a third party's, A
+from a text without the details, R our reconstruction of an unstated detail, D derived and checked numerically."""
+
 
 @dataclass(frozen=True, slots=True)
 class TensorContext:
     """Which tensor is being merged.
 
-    `depth` is in [0, 1] over `layers` layers; `seed` is the merge's own; `fingerprints` identify the inputs in their order,
-    so that random masks belong to an expert and not to its place in the list.
+    `depth` is in [0, 1] over `layers` layers; `seed` is the merge's own; `fingerprints` identify the inputs in their
+    order, so that random masks belong to an expert and not to its place in the list.
     """
 
     name: str
@@ -37,10 +41,31 @@ class Parameters:
     merge: Mapping[str, Scalar]
     inputs: tuple[Mapping[str, Scalar], ...]
 
+    def number(self, name: str) -> float:
+        """Return a number of the merge."""
+        return float(self.merge[name])
+
+    def flag(self, name: str) -> bool:
+        """Return a yes or no of the merge."""
+        return bool(self.merge[name])
+
+    def choice(self, name: str) -> str:
+        """Return a word of the merge."""
+        return str(self.merge[name])
+
+    def numbers(self, name: str) -> tuple[float, ...]:
+        """Return a number of every input, in their order."""
+        return tuple(float(values[name]) for values in self.inputs)
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter that a method declares: its default and the range that a search may use."""
+    """A parameter that a method declares.
+
+    It is one of `choices` where there are any (true and false are choices), else a number. `minimum` and `maximum` (both
+    allowed) are what the formula can take; `low`, `high` and `log` are the range that a search should use unless a
+    person knows better.
+    """
 
     name: str
     of: Literal["merge", "input"]
@@ -56,11 +81,18 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What a method takes: whether it uses a base, how many inputs, over what it computes, and whether their order matters."""
+    """What a method takes.
 
-    base: Literal["required", "optional", "unused"]
+    `base`: required, unused (it may stand in the recipe, and changes nothing), optional, or counted: optional, and
+    one of the `inputs` where it is there (a path between two models starts at the base). `inputs` is the smallest and
+    the largest number of them, None for any. `scope` is what must be seen at once: single elements (any slice of a
+    tensor can be merged alone), a whole tensor, or the whole model. `ordered` methods change with the order of their
+    inputs.
+    """
+
+    base: Literal["required", "optional", "unused", "counted"]
     inputs: tuple[int, int | None]
-    scope: Literal["element", "matrix", "model"] = "element"
+    scope: Literal["element", "tensor", "model"] = "element"
     ordered: bool = False
 
 
@@ -73,9 +105,15 @@ class Coefficients:
 
 
 class Apply(Protocol):
-    """The formula: tensors of one shape and dtype in, one of the same shape and dtype out."""
+    """The formula: tensors of one shape and dtype in, a new one of the same shape and dtype out.
 
-    def __call__(self, ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters) -> "Tensor":
+    What comes in is left as it is. Raises CandidateError for parameters that no result can be computed from.
+    """
+
+    def __call__(
+        self, ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters, /
+    ) -> "Tensor":
+        """Return the merged tensor."""
         ...
 
 
@@ -83,8 +121,8 @@ class Apply(Protocol):
 class Method:
     """A registered method.
 
-    `source` names the paper; `evidence` is the mark of how surely the formula is known; `coefficients` is there for weighted
-    sums, which is what lets low-rank inputs stay low-rank exactly.
+    `source` names the paper; `coefficients` is there for weighted sums, which is what lets low-rank inputs stay
+    low-rank exactly; it raises what `apply` raises.
     """
 
     name: str
@@ -92,6 +130,6 @@ class Method:
     needs: Needs
     parameters: tuple[Parameter, ...]
     source: str
-    evidence: str
+    evidence: Evidence
     apply: Apply
     coefficients: Callable[[Parameters], Coefficients] | None = None

@@ -1,0 +1,107 @@
+"""DARE: drop entries of the task vectors at random and rescale the rest, then add them up or let them vote as in TIES.
+
+Which entries are dropped depends on the recipe's seed, the tensor's name, the expert and the entry's index alone (see
+`masks`), so one recipe is one model, and raising a density only adds entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from evomerge.strategies.merge.averages import shares
+from evomerge.strategies.merge.masks import expert_key, keep_mask
+from evomerge.strategies.merge.parameters import MERGE_FUNC, SCALE, SIGNED_WEIGHT, normalize
+from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
+from evomerge.strategies.merge.registry import method
+from evomerge.strategies.merge.ties import ballot, consensus
+from evomerge.strategies.merge.vectors import required, total
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NEEDS = Needs(base="required", inputs=(1, None), scope="tensor")
+_SOURCE = "Yu et al. 2024, Language models are Super Mario, arXiv:2311.03099"
+_DENSITY = Parameter(
+    "density",
+    "input",
+    0.7,
+    "Chance of each of this model's differences to the base to be kept (1 minus DARE's drop rate).",
+    low=0.05,
+    high=1.0,
+    minimum=0.001,
+    maximum=1.0,
+)
+_RESCALE = Parameter(
+    "rescale",
+    "merge",
+    "unbiased",
+    "What is kept is divided by the density (unbiased: right on average), or brought back to the sum of magnitudes "
+    "that the tensor's differences had before (l1).",
+    choices=("unbiased", "l1"),
+)
+
+
+def drop_(delta: "Tensor", density: float, rescale: str, key: int) -> "Tensor":
+    """Drop entries of a whole tensor at random and rescale the rest, in place, and return the tensor.
+
+    With `rescale` "l1", a tensor of which nothing but zeros was kept stays zero.
+    """
+    if density == 1:
+        return delta
+    before = total(_magnitude, delta) if rescale == "l1" else 0.0
+    delta.mul_(keep_mask(key, density, delta.numel(), device=delta.device).view(delta.shape))
+    if rescale == "unbiased":
+        return delta.div_(density)
+    after = total(_magnitude, delta)
+    return delta.mul_(before / after) if after > 0 else delta
+
+
+def _dropped(
+    ctx: TensorContext, origin: "Tensor", inputs: "Sequence[Tensor]", params: Parameters, index: int
+) -> "Tensor":
+    density = float(params.inputs[index]["density"])
+    key = expert_key(ctx.seed, ctx.name, ctx.fingerprints[index])
+    return drop_(inputs[index] - origin, density, params.choice("rescale"), key)
+
+
+def _magnitude(tensor: "Tensor") -> "Tensor":
+    return tensor.abs()
+
+
+@method(
+    "dare_linear",
+    title="DARE: drop at random and rescale, then sum",
+    needs=_NEEDS,
+    parameters=(SIGNED_WEIGHT, _DENSITY, SCALE, _RESCALE, normalize(default=False)),
+    source=_SOURCE,
+    evidence="V",
+)
+def dare_linear(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters) -> "Tensor":
+    """Return theta_0 + scale * sum w_i drop(theta_i - theta_0). There is no published default density; ours is 0.7."""
+    origin = required(base)
+    first, *others = shares(params)
+    result = _dropped(ctx, origin, inputs, params, 0).mul_(first)
+    for index, share in enumerate(others, start=1):
+        result.add_(_dropped(ctx, origin, inputs, params, index), alpha=share)
+    return result.mul_(params.number("scale")).add_(origin)
+
+
+@method(
+    "dare_ties",
+    title="DARE with TIES: drop at random and rescale, elect sign, merge what agrees",
+    needs=_NEEDS,
+    parameters=(SIGNED_WEIGHT, _DENSITY, SCALE, _RESCALE, replace(MERGE_FUNC, default="sum")),
+    source=_SOURCE,
+    evidence="V",
+)
+def dare_ties(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters) -> "Tensor":
+    """Return theta_0 + scale * consensus of the dropped task vectors, weights multiplied in before the vote.
+
+    What agrees is summed by default: the rescaling already makes up for what was dropped.
+    """
+    origin = required(base)
+    weights = params.numbers("weight")
+    order = ballot(ctx, weights)
+    deltas = [_dropped(ctx, origin, inputs, params, index).mul_(weights[index]) for index in order]
+    merged = consensus(deltas, [weights[index] for index in order], params.choice("merge_func"))
+    return merged.mul_(params.number("scale")).add_(origin)

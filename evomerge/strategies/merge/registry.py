@@ -1,0 +1,93 @@
+"""The merge methods there are: ours, and those of packages that offer an entry point in the group `evomerge.methods`.
+
+A method is declared by the decorator `@method(...)` on its formula. Declaring needs no torch, so listing methods,
+making the schema and checking a recipe start at once; formulas import torch when they run. A plugin that cannot be
+imported is left out with a warning and harms nobody else.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from evomerge.errors import ConfigError
+from evomerge.strategies.merge.protocol import Apply, Coefficients, Evidence, Method, Needs, Parameter, Parameters
+
+ENTRY_POINTS = "evomerge.methods"
+"""Group of entry points: each names a module, or something in it, whose import declares methods."""
+
+_FAMILIES = ("averages", "spherical", "ties", "dare")
+_declared: dict[str, Method] = {}
+
+
+def method(
+    name: str,
+    *,
+    title: str,
+    needs: Needs,
+    parameters: tuple[Parameter, ...],
+    source: str,
+    evidence: Evidence,
+    coefficients: Callable[[Parameters], Coefficients] | None = None,
+) -> Callable[[Apply], Method]:
+    """Return a decorator that turns a formula into a registered `Method`.
+
+    Raises ValueError where another formula has the name already.
+    """
+
+    def declare(apply: Apply) -> Method:
+        declared = Method(name, title, needs, parameters, source, evidence, apply, coefficients)
+        known = _declared.get(name)
+        if known is not None and _place(known.apply) != _place(apply):
+            raise ValueError(
+                f"the merge method '{name}' is declared twice: by {_place(known.apply)} and {_place(apply)}"
+            )
+        _declared[name] = declared
+        return declared
+
+    return declare
+
+
+def methods() -> Mapping[str, Method]:
+    """Return every method by its name, in alphabetical order. Warns (RuntimeWarning) about a plugin that is broken."""
+    _load()
+    return dict(sorted(_declared.items()))
+
+
+def get(name: str) -> Method:
+    """Return the method of that name. Raises ConfigError, naming the nearest known one."""
+    known = methods()
+    if name not in known:
+        raise ConfigError(f"there is no merge method '{name}'{nearest(name, known)}; known are {', '.join(known)}")
+    return known[name]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean '...'?" for the known word most like this one, or nothing where none is like it."""
+    found = get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{found[0]}'?" if found else ""
+
+
+@cache
+def _load() -> None:
+    for family in _FAMILIES:
+        import_module(f"evomerge.strategies.merge.{family}")
+    for point in entry_points(group=ENTRY_POINTS):
+        before = dict(_declared)
+        try:
+            point.load()
+        except Exception as error:  # whatever a stranger's package does at import, the others go on
+            _declared.clear()
+            _declared.update(before)
+            warnings.warn(
+                f"the merge methods of {point.value} (entry point '{point.name}') are left out: "
+                f"{type(error).__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def _place(apply: Apply) -> str:
+    return f"{getattr(apply, '__module__', '?')}.{getattr(apply, '__qualname__', '?')}"
