@@ -1,0 +1,1 @@
+"""Checkpoints and adapters on disk: opening, checking, merging tensor by tensor, exporting."""

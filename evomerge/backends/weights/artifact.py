@@ -36,7 +36,7 @@ Artifact = CheckpointArtifact | AdapterArtifact
 
 @dataclass(frozen=True, slots=True)
 class LowRank:
-    """The change of one weight as a product: float32 `b` (out x rank) times float32 `a` (rank x in), all scales included."""
+    """The change of one weight: float32 `b` (out x rank) times float32 `a` (rank x in), all scales included in `b`."""
 
     a: "Tensor"
     b: "Tensor"

@@ -2,16 +2,25 @@
 
 Files are memory-mapped and read a tensor at a time; a merge is computed in float32 and handed out tensor by tensor, so
 memory holds one tensor of each model, never a whole merge. What is scored and what is exported both come from
-`tensors` and `low_rank`. Nothing is written here.
+`tensors` and `low_rank`. Nothing is written here but a cache of fingerprints.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.backends.weights.artifact import Artifact, LowRank
+from evomerge.backends.weights import agreement
+from evomerge.backends.weights.adapter import Adapter
+from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact, LowRank
+from evomerge.backends.weights.compute import factors_of, tensor_of
+from evomerge.backends.weights.files import base_of
+from evomerge.backends.weights.fingerprint import fingerprint
+from evomerge.backends.weights.models import Models, module_of, natural, weight_of
+from evomerge.backends.weights.plan import MergePlan, Plan, planned
+from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import Layout
-from evomerge.recipe.tree import Recipe, Source
+from evomerge.recipe.tree import Input, Merge, Recipe, Source, sources, with_sources
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,48 +29,137 @@ if TYPE_CHECKING:
 class WeightStore:
     """Model folders and adapters, opened when they are first needed and kept open."""
 
+    def __init__(self) -> None:
+        self._models = Models()
+        self._written: dict[tuple[str, str | None], Source] = {}
+
     def resolve(self, recipe: Recipe, root: Path) -> Recipe:
-        """Return the recipe with every source found and read: its path absolute (or a hub id), its fingerprint filled in.
+        """Return the recipe with every source found and read: an absolute path or a hub id, and its fingerprint.
 
         Relative paths count from `root`. An adapter that stands alone becomes a merge with the base that its own
         configuration names. Raises SourceError for a source that is missing or that cannot be used.
         """
-        raise NotImplementedError
+        if isinstance(recipe, Source):
+            model = self._models.located(recipe, root)[1]
+            if isinstance(model, Adapter):
+                recipe = Merge("task_arithmetic", (Input(recipe),), base=base_of(model, root))
+        return with_sources(recipe, {source: self._resolved(source, root) for source in set(sources(recipe))})
+
+    def as_written(self, recipe: Recipe) -> Recipe:
+        """Return a resolved recipe with the names of its models as a person wrote them; fingerprints stay."""
+        known = {
+            source: replace(self._written.get((source.model, source.revision), source), fingerprint=source.fingerprint)
+            for source in sources(recipe)
+        }
+        return with_sources(recipe, known)
 
     def folder(self, source: Source) -> Path:
-        """Return the folder of a resolved source. Raises SourceError when it cannot be reached."""
-        raise NotImplementedError
+        """Return the folder of a source. Raises SourceError when it cannot be reached."""
+        return self._models.open(source).folder
 
     def check(self, recipe: Recipe) -> None:
         """Compare all that headers and configurations tell; holes may be open. Raises SourceError or ConfigError."""
-        raise NotImplementedError
+        agreement.check(self._models, recipe)
 
     def check_values(self, recipe: Recipe) -> None:
         """Read every tensor of every source. Raises SourceError for the first that holds a NaN or an infinity."""
-        raise NotImplementedError
+        agreement.check_values(self._models, recipe)
 
     def layout(self, recipe: Recipe) -> Layout:
         """Return the tensors that a merge touches: those that its adapters change, or else all that hold floats.
 
         Tied weights count once. The same for every filling of a recipe's holes.
         """
-        raise NotImplementedError
+        return self._models.layout(recipe)
 
     def artifact(self, recipe: Recipe) -> Artifact:
-        """Return what a recipe without holes becomes. Nothing is computed."""
-        raise NotImplementedError
+        """Return what a recipe without holes becomes. Nothing is computed.
 
-    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, "Tensor"]]:
+        Raises CandidateError for parameters that no result can be computed from.
+        """
+        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
+        base = self._models.adapter_base(recipe)
+        plan = self._plan(recipe)
+        if base is None or not isinstance(plan, MergePlan) or not plan.low_rank:
+            return CheckpointArtifact(skeleton.folder, sum(tensor.size for tensor in skeleton.stored.values()))
+        ranks = {module: max(plan.rank(module), 1) for module in self._modules(recipe)}
+        size = sum(4 * rank * sum(skeleton.stored[weight_of(module)].shape) for module, rank in ranks.items())
+        return AdapterArtifact(base, skeleton.folder, max(ranks.values()), size)
+
+    def tensors(self, recipe: Recipe) -> "Iterator[tuple[str, Tensor]]":
         """Yield the names and tensors of the recipe's checkpoint, each in the base's dtype; tied weights once.
 
-        For a recipe that becomes an adapter, this is the base with `low_rank` added.
+        Computed in float32 and rounded once. For a recipe that becomes an adapter, this is the base with `low_rank`
+        added. Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
         """
-        raise NotImplementedError
+        plan = self._plan(recipe)
+        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
+        for name in sorted(skeleton.stored, key=natural):
+            stored = skeleton.read(name)
+            if not skeleton.stored[name].is_float:
+                yield name, stored.clone()
+                continue
+            merged = tensor_of(plan, name).to(stored.dtype)
+            _check_finite(name, merged)
+            yield name, merged
 
     def low_rank(self, recipe: Recipe) -> Mapping[str, LowRank]:
-        """Return the factors of a recipe that becomes an adapter, by module name (`model.layers.0.self_attn.q_proj`)."""
-        raise NotImplementedError
+        """Return the factors of a recipe that becomes an adapter, by module name (`model.layers.0.self_attn.q_proj`).
+
+        They are float32 whatever the adapters are stored in: `a` is what was stored, and `b` carries scales and
+        weights, which rounding to bf16 would change by up to 0.4 %. A module that all weights leave out is there, with
+        a rank of one and zeros. Raises ConfigError for a recipe that becomes a checkpoint, CandidateError for a result
+        that is not finite.
+        """
+        import torch
+
+        plan = self._plan(recipe)
+        if not isinstance(plan, MergePlan) or not plan.low_rank:
+            raise ConfigError("this recipe becomes a checkpoint, and has no low-rank factors")
+        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
+        factors: dict[str, LowRank] = {}
+        for module in self._modules(recipe):
+            found = factors_of(plan, module)
+            if found is None:
+                rows, columns = skeleton.stored[weight_of(module)].shape
+                found = LowRank(a=torch.zeros(1, columns), b=torch.zeros(rows, 1))
+            _check_finite(module, found.a)
+            _check_finite(module, found.b)
+            factors[module] = found
+        return factors
 
     def memory(self, recipe: Recipe) -> int:
-        """Return the bytes that computing the recipe takes at its peak, without what it becomes and without mapped files."""
-        raise NotImplementedError
+        """Return the bytes that computing the recipe takes at its peak, estimated from its largest tensor.
+
+        Counted are a float32 tensor of each model that is held at a time, and as much again for the method's own work;
+        not the result, nor the mapped files, which the system drops when it needs room.
+        """
+        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
+        largest = max(tensor.elements for tensor in skeleton.stored.values())
+        return 2 * _held(recipe) * 4 * largest
+
+    def _resolved(self, source: Source, root: Path) -> Source:
+        found, model = self._models.located(source, root)
+        self._written.setdefault((found.model, found.revision), source)
+        return replace(found, fingerprint=fingerprint(model))
+
+    def _plan(self, recipe: Recipe) -> Plan:
+        return planned(self._models, recipe, self._models.layout(recipe))
+
+    def _modules(self, recipe: Recipe) -> list[str]:
+        return [module_of(name) for name in self._models.layout(recipe).tensors]
+
+
+def _held(recipe: Recipe) -> int:
+    """Return how many tensors are held at a time: base, inputs and result of every merge on the deepest way."""
+    if isinstance(recipe, Source):
+        return 1
+    deepest = max((_held(item.recipe) for item in recipe.inputs), default=1)
+    return len(recipe.inputs) + (recipe.base is not None) + deepest
+
+
+def _check_finite(name: str, tensor: "Tensor") -> None:
+    if not bool(tensor.isfinite().all()):
+        raise CandidateError(
+            f"the merged {name} overflows {str(tensor.dtype).removeprefix('torch.')}; use smaller weights"
+        )

@@ -1,0 +1,127 @@
+"""Do the models of a recipe fit each other? Everything that headers, configurations and tokenizers tell is compared.
+
+The first thing that does not fit is refused with a sentence that names both files and the fix. Holes may be open;
+values of tensors are looked at only by `check_values`.
+"""
+
+from evomerge.backends.weights.adapter import CONFIG, Adapter
+from evomerge.backends.weights.checkpoint import Checkpoint
+from evomerge.backends.weights.files import Opened
+from evomerge.backends.weights.models import Models, merges, natural, weight_of
+from evomerge.backends.weights.vocabulary import check_same
+from evomerge.errors import ConfigError, SourceError
+from evomerge.recipe.tree import Merge, Recipe, Source, sources
+
+_SAME_IN_CONFIG = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act")
+
+
+def check(models: Models, recipe: Recipe) -> None:
+    """Raise SourceError for models that do not fit, ConfigError for a refactoring that cannot be."""
+    for merge in merges(recipe):
+        _check_roles(models, merge)
+    reference = models.checkpoint(models.skeleton(recipe))
+    for model in _distinct(models, recipe):
+        if model is reference:
+            continue
+        if isinstance(model, Adapter):
+            _check_adapter(model, reference)
+        else:
+            _check_config(model, reference)
+            _check_tensors(model, reference)
+        check_same(reference.folder, model.folder)
+
+
+def check_values(models: Models, recipe: Recipe) -> None:
+    """Raise SourceError for the first tensor with a NaN or an infinity, and for a head that is tied and differs."""
+    for model in _distinct(models, recipe):
+        if isinstance(model, Checkpoint):
+            model.check_tie()
+        for name, tensor in model.stored.items():
+            if tensor.is_float and not bool(model.read(name).isfinite().all()):
+                raise SourceError(
+                    f"{tensor.file}: the tensor {name} holds NaN or infinite values; copy or download the model again"
+                )
+
+
+def _distinct(models: Models, recipe: Recipe) -> list[Opened]:
+    return list({id(model): model for model in map(models.open, sources(recipe))}.values())
+
+
+def _check_roles(models: Models, merge: Merge) -> None:
+    if isinstance(merge.base, Source):
+        models.checkpoint(merge.base)
+    for item in merge.inputs:
+        if merge.base is None and not isinstance(item.recipe, Merge):
+            model = models.open(item.recipe)
+            if isinstance(model, Adapter):
+                named = f" ({CONFIG} names {model.base_name})" if model.base_name else ""
+                raise SourceError(
+                    f"{model.folder} is an adapter, and the merge has no base; write its model{named} as base:"
+                )
+    if merge.refactor is not None:
+        if merge.refactor < 1:
+            raise ConfigError(f"refactor: the rank must be at least 1, and it is {merge.refactor}")
+        if models.adapter_base(merge) is None:
+            raise ConfigError(
+                "refactor: only a merge of adapters on one base can be kept as an adapter; remove refactor"
+            )
+
+
+def _check_adapter(adapter: Adapter, base: Checkpoint) -> None:
+    for module, entry in adapter.modules.items():
+        name = weight_of(module)
+        stored = base.stored.get(name)
+        if stored is None:
+            why = "tied to the embedding there" if base.find(name) is not None else "not there"
+            raise SourceError(
+                f"{adapter.files[0]} changes {name} of {base.folder}, which is {why}; "
+                "give the model that the adapter was made for"
+            )
+        if stored.shape != entry.shape:
+            raise SourceError(
+                f"{adapter.files[0]} changes {name} as if its shape were {list(entry.shape)}, and in {stored.file} "
+                f"it is {list(stored.shape)}; give the model that the adapter was made for"
+            )
+
+
+def _check_config(model: Checkpoint, reference: Checkpoint) -> None:
+    for key in _SAME_IN_CONFIG:
+        ours, theirs = reference.config.get(key), model.config.get(key)
+        if ours is not None and theirs is not None and ours != theirs:
+            raise SourceError(
+                f"{model.folder / 'config.json'}: {key} is {theirs}, and in {reference.folder / 'config.json'} it is "
+                f"{ours}; merge only models of one architecture"
+            )
+
+
+def _check_tensors(model: Checkpoint, reference: Checkpoint) -> None:
+    for name in sorted(reference.stored, key=natural):
+        expected, found = reference.stored[name], model.find(name)
+        if found is None:
+            if not expected.is_float:
+                continue
+            raise SourceError(
+                f"{model.folder} has no tensor {name}, which is in {expected.file}; "
+                "merge only models of one architecture"
+            )
+        if found.shape != expected.shape:
+            raise SourceError(
+                f"{found.file}: the tensor {name} has shape {list(found.shape)}, and in {expected.file} it has "
+                f"{list(expected.shape)}; merge only models of one shape"
+            )
+        if found.is_float != expected.is_float:
+            raise SourceError(
+                f"{found.file}: the tensor {name} is {found.dtype}, and in {expected.file} it is {expected.dtype}; "
+                "save both models with floats"
+            )
+    for name in sorted(model.stored, key=natural):
+        if model.stored[name].is_float and reference.find(name) is None:
+            raise SourceError(
+                f"{model.stored[name].file} has the tensor {name}, which {reference.folder} has not; "
+                "merge only models of one architecture"
+            )
+        if name not in reference.stored and model.stored[name].is_float:
+            raise SourceError(
+                f"{model.stored[name].file} has its own {name}, which {reference.folder} ties to its embedding; "
+                "merge only models that tie the same weights"
+            )

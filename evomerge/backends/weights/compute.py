@@ -1,0 +1,116 @@
+"""Computing a plan: one tensor of a merge in float32, or the factors of one module of a merge that stays an adapter.
+
+Both are asked for one name at a time, so memory holds one tensor of each model. An adapter counts as its base plus its
+change; a merge that is an adapter is computed from its factors wherever it stands, so it is one model in all places.
+"""
+
+from typing import TYPE_CHECKING, assert_never, cast
+
+from evomerge.backends.weights.adapter import Adapter
+from evomerge.backends.weights.artifact import LowRank
+from evomerge.backends.weights.checkpoint import Checkpoint
+from evomerge.backends.weights.models import module_of, weight_of
+from evomerge.backends.weights.plan import MergePlan, Plan
+from evomerge.errors import CandidateError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def tensor_of(plan: Plan, name: str, under: "Tensor | None" = None) -> "Tensor":
+    """Return a tensor of a plan in float32; `under` is the base's, for an adapter to stand on.
+
+    Raises CandidateError where the method finds no result for its parameters.
+    """
+    match plan:
+        case Checkpoint():
+            return plan.float32(name)
+        case Adapter():
+            return _with_change(under, _factors_of_adapter(plan, module_of(name)))
+        case MergePlan():
+            own = None if plan.base is None else tensor_of(plan.base, name)
+            if plan.low_rank:
+                return _with_change(own, factors_of(plan, module_of(name)))
+            return _merged(plan, name, own)
+        case _:
+            assert_never(plan)
+
+
+def factors_of(plan: Plan, module: str) -> LowRank | None:
+    """Return the change of a module by an adapter or a low-rank merge, or None where it changes nothing.
+
+    An exact merge joins the factors of its inputs: the rows of every `a` one below the other, the columns of every `b`,
+    times the input's weight, side by side. Otherwise, and where `refactor` asks for a smaller rank, it is the best
+    approximation of that rank (truncated singular value decomposition; computed in float64 from factors, in float32
+    from a whole weight).
+    """
+    match plan:
+        case Checkpoint():
+            return None
+        case Adapter():
+            return _factors_of_adapter(plan, module)
+        case MergePlan():
+            rank = plan.rank(module)
+            if rank == 0:
+                return None
+            if not plan.exact:
+                return _decomposed(_change(plan, weight_of(module)), rank)
+            joined = _joined(plan, module)
+            return joined if joined.a.shape[0] == rank else _truncated(joined, rank)
+        case _:
+            assert_never(plan)
+
+
+def _merged(plan: MergePlan, name: str, own: "Tensor | None") -> "Tensor":
+    if own is not None and plan.changed is not None and name not in plan.changed:
+        return own
+    inputs = [tensor_of(item, name, own) for item in plan.inputs]
+    base = None if plan.method.needs.base == "unused" else own
+    return plan.method.apply(plan.context(name), base, inputs, plan.parameters(name))
+
+
+def _with_change(base: "Tensor | None", change: LowRank | None) -> "Tensor":
+    import torch
+
+    if base is None:
+        raise ConfigError("an adapter can be merged only where the recipe names its base; write the model as base:")
+    return base if change is None else torch.addmm(base, change.b, change.a)
+
+
+def _factors_of_adapter(adapter: Adapter, module: str) -> LowRank | None:
+    return LowRank(*adapter.factors(module)) if module in adapter.modules else None
+
+
+def _joined(plan: MergePlan, module: str) -> LowRank:
+    import torch
+
+    weighted = [(factors_of(item, module), weight) for item, weight in plan.weighted(module).items()]
+    there = [(change, weight) for change, weight in weighted if change is not None]
+    return LowRank(
+        a=torch.cat([change.a for change, _ in there]),
+        b=torch.cat([change.b * weight for change, weight in there], dim=1),
+    )
+
+
+def _change(plan: MergePlan, name: str) -> "Tensor":
+    own = None if plan.base is None else tensor_of(plan.base, name)
+    return _merged(plan, name, own) - _with_change(own, None)
+
+
+def _decomposed(change: "Tensor", rank: int) -> LowRank:
+    import torch
+
+    if not bool(change.isfinite().all()):
+        raise CandidateError("the merged weights are not finite, so they cannot be refactored; use smaller weights")
+    left, values, right = cast("tuple[Tensor, Tensor, Tensor]", torch.linalg.svd(change, full_matrices=False))
+    return LowRank(a=right[:rank].contiguous(), b=left[:, :rank] * values[:rank])
+
+
+def _truncated(change: LowRank, rank: int) -> LowRank:
+    """Reduce a product's rank without ever forming the product: the SVD of the small matrix between two QR factors."""
+    import torch
+
+    left, inner_left = cast("tuple[Tensor, Tensor]", torch.linalg.qr(change.b.double()))
+    right, inner_right = cast("tuple[Tensor, Tensor]", torch.linalg.qr(change.a.double().T))
+    small = _decomposed(inner_left @ inner_right.T, rank)
+    return LowRank(a=(small.a @ right.T).float(), b=(left @ small.b).float())

@@ -1,0 +1,136 @@
+"""A recipe made ready for computing: every source opened, every method looked up, every tensor's parameters at hand.
+
+A plan decides what is exact: a weighted sum of adapters whose weights leave the base alone is low-rank itself. It reads
+no tensor.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from evomerge.backends.weights.adapter import Adapter
+from evomerge.backends.weights.checkpoint import Checkpoint
+from evomerge.backends.weights.models import Models, weight_of
+from evomerge.errors import ConfigError
+from evomerge.recipe.groups import GroupError, Grouping, Layout
+from evomerge.recipe.holes import Hole
+from evomerge.recipe.tree import Merge, Recipe, Source, recipe_id
+from evomerge.strategies.merge.protocol import Coefficients, Method, Parameters, TensorContext
+from evomerge.strategies.merge.registry import get
+from evomerge.strategies.merge.resolve import parameters_for
+
+_SUM_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class MergePlan:
+    """One merge of a recipe, with its base and inputs planned; `changed` is None but for adapters on one base."""
+
+    merge: Merge
+    method: Method
+    grouping: Grouping
+    base: "Plan | None"
+    inputs: "tuple[Plan, ...]"
+    fingerprints: tuple[str, ...]
+    changed: frozenset[str] | None
+
+    def context(self, name: str) -> TensorContext:
+        """Return what a method may know about a tensor."""
+        layout = self.grouping.layout
+        return TensorContext(name, layout.depth(name), layout.layers, self.merge.seed, self.fingerprints)
+
+    def parameters(self, name: str) -> Parameters:
+        """Return the method's parameters for a tensor."""
+        try:
+            group = self.grouping.group(name)
+        except GroupError as error:
+            raise ConfigError(str(error)) from None
+        return parameters_for(self.merge, self.method, group, self.grouping.layout.depth(name))
+
+    def coefficients(self, name: str) -> Coefficients | None:
+        """Return the weights of a tensor's sum, or None for a method that is no weighted sum."""
+        return None if self.method.coefficients is None else self.method.coefficients(self.parameters(name))
+
+    @cached_property
+    def exact(self) -> bool:
+        """True when the merge is low-rank without loss.
+
+        All inputs are adapters, or merges that are low-rank, and the weights keep the base whole.
+        """
+        if self.changed is None or self.method.coefficients is None:
+            return False
+        if not all(
+            isinstance(item, Adapter) or (isinstance(item, MergePlan) and item.low_rank) for item in self.inputs
+        ):
+            return False
+        sums = (self.coefficients(name) for name in self.changed)
+        return all(found is not None and abs(found.base + sum(found.inputs) - 1) <= _SUM_TOLERANCE for found in sums)
+
+    @property
+    def low_rank(self) -> bool:
+        """True when the result is an adapter: exactly, or because the recipe asks for one."""
+        return self.changed is not None and (self.merge.refactor is not None or self.exact)
+
+    def rank(self, module: str) -> int:
+        """Return the rank of a module of a low-rank result, 0 where nothing changes it."""
+        refactor = self.merge.refactor
+        if not self.exact:
+            return min(refactor or 0, *self._shape(module)) if self._touches(module) else 0
+        total = sum(rank_of(item, module) for item in self.weighted(module))
+        return min(total, refactor, *self._shape(module)) if refactor is not None and total > refactor else total
+
+    def weighted(self, module: str) -> "dict[Plan, float]":
+        """Return the inputs of an exact sum that change a module, with their weights; weights of zero are left out."""
+        name = weight_of(module)
+        found = self.coefficients(name) if self._touches(module) else None
+        pairs = zip(self.inputs, found.inputs, strict=True) if found is not None else ()
+        weights: dict[Plan, float] = {}
+        for item, weight in pairs:
+            if weight != 0 and rank_of(item, module):
+                weights[item] = weights.get(item, 0.0) + weight
+        return weights
+
+    def _touches(self, module: str) -> bool:
+        return self.changed is not None and weight_of(module) in self.changed
+
+    def _shape(self, module: str) -> tuple[int, ...]:
+        if not isinstance(self.base, Checkpoint):
+            raise ConfigError("a merge of adapters needs a checkpoint as its base")
+        return self.base.stored[weight_of(module)].shape
+
+
+Plan = Checkpoint | Adapter | MergePlan
+
+
+def rank_of(plan: Plan, module: str) -> int:
+    """Return the rank at which a plan changes a module: 0 where it does not. Only for adapters and low-rank merges."""
+    match plan:
+        case Adapter():
+            return plan.modules[module].rank if module in plan.modules else 0
+        case MergePlan():
+            return plan.rank(module)
+        case Checkpoint():
+            return 0
+
+
+def planned(models: Models, recipe: Recipe, layout: Layout) -> Plan:
+    """Return the plan of a recipe without holes; `layout` is that of the whole recipe, by which all its merges group.
+
+    Raises ConfigError for a method that is not known, SourceError for sources that cannot be opened.
+    """
+    if isinstance(recipe, Source):
+        return models.open(recipe)
+    if isinstance(recipe.method, Hole):
+        raise ConfigError("the method is still a hole; fill it in before merging")
+    return MergePlan(
+        merge=recipe,
+        method=get(recipe.method),
+        grouping=Grouping.of(recipe, layout),
+        base=None if recipe.base is None else planned(models, recipe.base, layout),
+        inputs=tuple(planned(models, item.recipe, layout) for item in recipe.inputs),
+        fingerprints=tuple(_fingerprint(item.recipe) for item in recipe.inputs),
+        changed=models.changed(recipe),
+    )
+
+
+def _fingerprint(recipe: Recipe) -> str:
+    return recipe.fingerprint if isinstance(recipe, Source) else recipe_id(recipe)

@@ -1,0 +1,87 @@
+"""Tokenizers compared: two models can be merged only if every token has the same number in both.
+
+What is compared is the vocabulary with its added tokens, read from the tokenizer's own files; nothing is tokenized.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from evomerge.backends.weights.tensors import read_json
+from evomerge.errors import SourceError
+
+Vocabulary = Mapping[str, int]
+
+
+def vocabulary(folder: Path) -> Vocabulary | None:
+    """Return the tokens of a folder's tokenizer and their numbers, or None where it has no tokenizer that lists them.
+
+    Raises SourceError for a broken tokenizer file.
+    """
+    if (file := folder / "tokenizer.json").is_file():
+        return _from_tokenizer(file)
+    if (file := folder / "vocab.json").is_file():
+        return _numbers(file, read_json(file)) | _added(folder)
+    if (file := folder / "vocab.txt").is_file():
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        return {token: number for number, token in enumerate(lines)} | _added(folder)
+    return None
+
+
+def check_same(first: Path, second: Path) -> None:
+    """Raise SourceError, naming the first token that differs, unless two folders' tokenizers agree.
+
+    A folder without tokenizer agrees with all.
+    """
+    ours, theirs = vocabulary(first), vocabulary(second)
+    if ours is None or theirs is None:
+        _check_sentencepiece(first, second)
+        return
+    if ours == theirs:
+        return
+    tokens = {*ours.items()} ^ {*theirs.items()}
+    token = min(tokens, key=lambda item: (item[1], item[0]))[0]
+    raise SourceError(
+        f"{second} has another tokenizer than {first}: the token {token!r} has number {_said(theirs, token)} there and "
+        f"{_said(ours, token)} here; merge only models that share a tokenizer"
+    )
+
+
+def _said(found: Vocabulary, token: str) -> str:
+    return str(found[token]) if token in found else "none"
+
+
+def _check_sentencepiece(first: Path, second: Path) -> None:
+    files = [folder / "tokenizer.model" for folder in (first, second)]
+    if all(file.is_file() for file in files) and files[0].read_bytes() != files[1].read_bytes():
+        raise SourceError(f"{files[1]} differs from {files[0]}; merge only models that share a tokenizer")
+
+
+def _from_tokenizer(file: Path) -> dict[str, int]:
+    content = read_json(file)
+    model: Any = content.get("model")
+    listed: Any = cast(dict[str, Any], model).get("vocab") if isinstance(model, dict) else None
+    if isinstance(listed, list):  # unigram models list [token, score] in the order of their numbers
+        listed = {str(entry[0]): number for number, entry in enumerate(cast(list[list[Any]], listed))}
+    if not isinstance(listed, dict):
+        raise SourceError(f"{file} has no vocabulary; copy or download it again")
+    tokens = _numbers(file, cast(dict[str, Any], listed))
+    for entry in cast(list[Any], content.get("added_tokens") or []):
+        match entry:
+            case {"content": str(token), "id": int(number)}:
+                tokens[token] = number
+            case _:
+                raise SourceError(f"{file} has an added token without content or id; copy or download it again")
+    return tokens
+
+
+def _added(folder: Path) -> dict[str, int]:
+    file = folder / "added_tokens.json"
+    return _numbers(file, read_json(file)) if file.is_file() else {}
+
+
+def _numbers(file: Path, tokens: Mapping[str, Any]) -> dict[str, int]:
+    for token, number in tokens.items():
+        if not isinstance(number, int):
+            raise SourceError(f"{file}: the token {token!r} has no number; copy or download it again")
+    return dict(tokens)
