@@ -1,0 +1,117 @@
+"""The scorer `python`: a person's own function.
+
+The function is imported from the job's folder (or from an installed package) and called in this process: it is the
+user's own code, and runs with the user's own rights. A job from somebody else that names one is a program from somebody
+else.
+"""
+
+import copy
+import hashlib
+import importlib
+import inspect
+import math
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+from pydantic import Field
+
+from evomerge.errors import ConfigError
+from evomerge.exchange import Answer
+from evomerge.recipe.settings import Settings
+from evomerge.tasks.scorers.protocol import Question, TextScorer, generated
+from evomerge.tasks.scorers.registry import scorer
+
+
+class PythonOptions(Settings):
+    """What a function of your own returns, from 0 to 1.
+
+    It is called as `score(item, reference, text)`: the item's fields as a dict, the reference (None where the task has
+    none; with several accepted answers it is called for each, and the best counts) and the generated text.
+    """
+
+    function: str = Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")
+    """Where the function is: `my.module:score`, imported with the job's folder on the path (while it is imported, so
+    its own imports belong at the module's top)."""
+
+
+@scorer("python", options=PythonOptions, main="function")
+class Python(TextScorer):
+    """A function's value."""
+
+    needs_reference: bool = False
+
+    def __init__(self, options: PythonOptions, root: Path) -> None:
+        super().__init__(options, root)
+        self.name = options.function
+        self.function = _load(options.function, root)
+        self.code = _code_hash(self.function)
+
+    def score(self, question: Question, answer: Answer) -> float:
+        """Return the function's value, the best one over the accepted answers.
+
+        Raises ConfigError, naming the function and the item, when it raises or returns no number from 0 to 1.
+        """
+        text = generated(question, answer)
+        return max(self._call(question, reference, text) for reference in question.references or (None,))
+
+    def _call(self, question: Question, reference: str | None, text: str) -> float:
+        fields = copy.deepcopy(dict(question.item.fields))
+        try:
+            value = self.function(fields, reference, text)
+        except Exception as error:
+            # The function is somebody else's code and may raise anything; the sentence has to name it and the item.
+            raise ConfigError(f"{self.name} raised {type(error).__name__} at {question.item.where}: {error}") from error
+        if inspect.iscoroutine(value):
+            value.close()
+            raise ConfigError(f"{self.name} is an async function; a score is computed by a plain one")
+        number = float(value) if isinstance(value, SupportsFloat) else math.nan
+        if not 0 <= number <= 1:
+            raise ConfigError(
+                f"{self.name} returned {value!r} at {question.item.where}; a score is a number from 0 to 1"
+            )
+        return number
+
+
+def _load(name: str, root: Path) -> Callable[..., Any]:
+    module_name, _, function_name = name.partition(":")
+    with _importing_from(root, module_name):
+        try:
+            module = importlib.import_module(module_name)
+        except Exception as error:
+            # Importing runs a person's own code, which may raise anything.
+            raise ConfigError(
+                f"{name} cannot be imported from {root} ({type(error).__name__}: {error}); check the module's name"
+            ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ConfigError(f"{name}: there is no function {function_name!r} in {module.__file__ or module_name}")
+    return function
+
+
+@contextmanager
+def _importing_from(root: Path, module_name: str) -> Generator[None]:
+    """Put the job's folder on the path, and forget modules of the same name that came from another job's folder."""
+    folder = root.resolve()
+    top = module_name.partition(".")[0]
+    if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
+        for loaded in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
+            file = getattr(sys.modules[loaded], "__file__", None)
+            if file is None or not Path(file).resolve().is_relative_to(folder):
+                del sys.modules[loaded]
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _code_hash(function: Callable[..., Any]) -> str:
+    """Return a hash of the file that the function stands in; empty where it has none (a compiled module)."""
+    try:
+        return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):
+        return ""
