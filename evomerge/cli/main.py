@@ -1,0 +1,95 @@
+"""The command line: words in, words out.
+
+Every command is a thin function over the library. Errors that evomerge raises on purpose are printed as their sentence
+and end with their exit code; nobody sees a traceback unless EVOMERGE_DEBUG is set.
+"""
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import click
+import typer
+
+from evomerge.errors import EvomergeError
+from evomerge.version import __version__
+
+INTERNAL = 70
+
+app = typer.Typer(
+    name="evomerge",
+    help="Search, without gradients, for the best way to combine language models that already exist.",
+    epilog="Start with: evomerge init --help",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"evomerge {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+
+
+def _register() -> None:
+    """Let every family of commands add itself."""
+    from evomerge.cli import models, reference, start, studies
+
+    for family in (start, studies, models, reference):
+        family.register(app)
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code that says how it went."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0 done, 75 stopped with more to do, else as the error says."""
+    _register_once()
+    try:
+        result = app(arguments, prog_name="evomerge", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Abort:
+        return 130
+    except EvomergeError as error:
+        _say(str(error))
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # the reader has gone; nothing more can be said
+        return 141
+    except Exception as error:  # the last resort: a sentence instead of a traceback
+        _say(
+            f"internal error: {type(error).__name__}: {error}; please report it "
+            "with the lines that EVOMERGE_DEBUG=1 shows"
+        )
+        return INTERNAL
+
+
+def _register_once() -> None:
+    if not app.registered_commands:
+        _register()
+
+
+def _say(sentence: str) -> None:
+    if os.environ.get("EVOMERGE_DEBUG"):
+        traceback.print_exc()
+    print(f"evomerge: {sentence}", file=sys.stderr)

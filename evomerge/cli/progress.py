@@ -1,0 +1,149 @@
+"""How a running study shows itself: a bar on a terminal, plain lines elsewhere."""
+
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from evomerge.recipe.tree import Recipe
+from evomerge.study.fitness import Fitness
+from evomerge.study.loop import Trial
+from evomerge.study.study import StudyObserver
+from evomerge.tasks.settings import Split
+
+PHASES = {
+    "baselines": "scoring the baselines",
+    "search": "searching",
+    "selection": "choosing the winner on fresh items",
+    "test": "testing the winner",
+}
+
+
+class _Score:
+    """Counts what a study does, for whoever shows it."""
+
+    def __init__(self) -> None:
+        self.trials = 0
+        self.failed = 0
+        self.items = 0
+        self.best: float | None = None
+
+    def told(self, trial: Trial[Recipe]) -> bool:
+        """Count a trial; return whether it is the best so far."""
+        self.trials += 1
+        if trial.fitness is None:
+            self.failed += 1
+            return False
+        if self.best is not None and trial.fitness.value <= self.best:
+            return False
+        self.best = trial.fitness.value
+        return True
+
+
+class BarProgress(StudyObserver):
+    """A bar that moves with the items, with trials, best so far, items answered and the time left."""
+
+    def __init__(self, console: Console, trials: int) -> None:
+        self._trials = trials
+        self._score = _Score()
+        self._task: TaskID | None = None
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[words]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> "BarProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def phase(self, name: str, items: int) -> None:
+        """Begin a new bar."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(PHASES[name], total=items, words=self._words())
+
+    def answered(self, items: int) -> None:
+        """Move the bar."""
+        self._score.items += items
+        self._update(items)
+
+    def told(self, trial: Trial[Recipe], *, replayed: bool) -> None:
+        """Show the trial's number and the best so far."""
+        self._score.told(trial)
+        if replayed and trial.fitness is not None:
+            self._score.items += trial.fitness.items
+            self._update(trial.fitness.items)
+        else:
+            self._update(0)
+
+    def _update(self, items: int) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, advance=items, words=self._words())
+
+    def _words(self) -> str:
+        best = "" if self._score.best is None else f" · best {self._score.best:.3f}"
+        return f"trial {self._score.trials}/{self._trials}{best} · {self._score.items:,} items"
+
+
+class LineProgress(StudyObserver):
+    """A line for each phase, each new best and each failure; for logs."""
+
+    def __init__(self, trials: int) -> None:
+        self._trials = trials
+        self._score = _Score()
+
+    def __enter__(self) -> "LineProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def phase(self, name: str, items: int) -> None:
+        """Say what begins."""
+        self._say(f"{PHASES[name]}: up to {items:,} items")
+
+    def answered(self, items: int) -> None:
+        """Count."""
+        self._score.items += items
+
+    def told(self, trial: Trial[Recipe], *, replayed: bool) -> None:
+        """Say a new best, a failure, and every tenth of the way."""
+        best = self._score.told(trial)
+        if replayed:
+            return
+        if trial.fitness is None:
+            self._say(f"trial {trial.number + 1}/{self._trials} failed: {trial.error}")
+        elif best or (trial.number + 1) % max(self._trials // 10, 1) == 0:
+            self._say(
+                f"trial {trial.number + 1}/{self._trials}: {trial.fitness.value:.4f}, "
+                f"best {self._score.best:.4f}, {self._score.items:,} items"
+            )
+
+    def compared(self, name: str, split: Split, scored: Fitness | None) -> None:
+        """Say what a baseline or finalist reached."""
+        self._say(f"{split}: {name} {'failed' if scored is None else f'{scored.value:.4f}'}")
+
+    @staticmethod
+    def _say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+def progress(trials: int) -> BarProgress | LineProgress:
+    """Return the progress that fits where the output goes."""
+    console = Console(stderr=True)
+    return BarProgress(console, trials) if console.is_terminal else LineProgress(trials)

@@ -1,0 +1,49 @@
+"""The command that begins: init writes a commented job that runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.command(epilog="Example: evomerge init ./math ./code --base ./base --data items.jsonl --out job.yaml")(init)
+
+
+def init(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL...", help="The fine-tuned models or adapters to combine.", show_default=False),
+    ],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            "--data", metavar="FILE", help="Items of a task, JSONL or CSV; once for each task.", show_default=False
+        ),
+    ],
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="The model they were fine-tuned from.", show_default=False)
+    ] = None,
+    question: Annotated[str | None, typer.Option(metavar="FIELD", help="The field that holds the question.")] = None,
+    answer: Annotated[str | None, typer.Option(metavar="FIELD", help="The field that holds the right answer.")] = None,
+    trials: Annotated[int, typer.Option(metavar="N", min=1, help="How many recipes to try.")] = 200,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The job to write.")] = Path("job.yaml"),
+) -> None:
+    """Write a commented job that runs, from models and a data file.
+
+    The genome fits the number of models, items and trials: few holes where answers are few, holes by group of tensors
+    where there are enough to tell them apart.
+    """
+    from evomerge.study.draft import draft
+
+    if out.exists():
+        raise ConfigError(f"{out}: this file exists; remove it, or name another with --out")
+    drafted = draft(
+        models, data, base=base, question=question, answer=answer, trials=trials, folder=out.absolute().parent
+    )
+    out.write_text(drafted.text, encoding="utf-8")
+    typer.echo(f"wrote {out}: {drafted.summary}")
+    typer.echo(f"Next: evomerge check {out} --try 5")

@@ -1,0 +1,154 @@
+"""Commands about studies: run, status, check, clean."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from evomerge.study.job import Job
+
+STUDIES = Path("studies")
+MORE_TO_DO = 75
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job's YAML file.", show_default=False)]
+StudyFolder = Annotated[
+    Path | None,
+    typer.Option("--study", metavar="FOLDER", help="The study's folder; by default studies/NAME.", show_default=False),
+]
+ExistingStudy = Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder.", show_default=False)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command(epilog="Example: evomerge run configs/quickstart.yaml")(run)
+    app.command(epilog="Example: evomerge check job.yaml --try 5")(check)
+    app.command(epilog="Example: evomerge status studies/quickstart --json")(status)
+    app.command(epilog="Example: evomerge clean studies/quickstart")(clean)
+
+
+def run(job: JobFile, study: StudyFolder = None) -> int:
+    """Run a job, or go on with it: search, choose the winner, test it, export it.
+
+    Stop it with Ctrl-C or SIGTERM whenever you like; the same command goes on. Exit codes: 0 finished, 75 stopped with
+    more to do, 73 another process works on the study, 78 something in the job is wrong.
+    """
+    from evomerge.study.job import load_job
+
+    loaded = load_job(job)
+    folder = study or STUDIES / loaded.name
+    console = Console(stderr=True)
+    console.print(f"{loaded.name}: reading models and items…", highlight=False)
+    return asyncio.run(_run(loaded, folder, job))
+
+
+async def _run(job: "Job", folder: Path, file: Path) -> int:
+    from evomerge.backends.local import LocalBackend
+    from evomerge.cli.progress import progress
+    from evomerge.cli.tables import print_outcome
+    from evomerge.report.write import write_report
+    from evomerge.study.limits import Stop, stopped_by_signals
+    from evomerge.study.prepare import prepare
+    from evomerge.study.study import Stopped, Study
+
+    prepared = prepare(job)
+    stop = Stop()
+    backend = LocalBackend(job.settings.backend, prepared.store)
+    with progress(job.settings.search.trials) as shown, stopped_by_signals(stop):
+        work = Study(prepared, folder, backend, shown, stop)
+        try:
+            outcome = await work.run()
+        except Stopped:
+            outcome = None
+    if outcome is None:
+        typer.echo(f"{stop.reason}; nothing is lost. Go on with: evomerge run {file}{_option(job, folder)}", err=True)
+        return MORE_TO_DO
+    console = Console()
+    print_outcome(outcome, console)
+    written = write_report(outcome, folder)
+    console.print(f"\nMerged model:  {outcome.merged}", soft_wrap=True, highlight=False)
+    console.print(f"Report:        {', '.join(map(str, written))}", soft_wrap=True, highlight=False)
+    console.print(f"Next:          evomerge eval {file} {outcome.merged}", soft_wrap=True, highlight=False)
+    return 0
+
+
+def check(
+    job: JobFile,
+    attempts: Annotated[
+        int, typer.Option("--try", metavar="N", min=0, help="Answer N items of each task and show what came back.")
+    ] = 0,
+    values: Annotated[bool, typer.Option("--values", help="Read every weight, looking for NaN and infinity.")] = False,
+    study: StudyFolder = None,
+) -> None:
+    """Check all that can be known before anything is spent.
+
+    Files, shapes, tokenizers, holes, memory, disk, number of requests; with --try a few items are answered.
+    """
+    from evomerge.backends.local import LocalBackend
+    from evomerge.cli.checking import print_plan, try_items
+    from evomerge.study.job import load_job
+    from evomerge.study.plan import check_room, plan
+    from evomerge.study.prepare import prepare
+
+    loaded = load_job(job)
+    prepared = prepare(loaded)
+    if values:
+        prepared.store.check_values(prepared.template)
+    backend = LocalBackend(loaded.settings.backend, prepared.store)
+    planned = plan(prepared, backend)
+    check_room(planned, study or STUDIES / loaded.name)
+    console = Console()
+    print_plan(prepared, planned, console)
+    if attempts:
+        asyncio.run(try_items(prepared, backend, attempts, console))
+
+
+def status(
+    study: ExistingStudy,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
+) -> None:
+    """Tell how far a study is; works while it runs."""
+    from evomerge.study.status import read_status
+
+    found = read_status(study)
+    if as_json:
+        typer.echo(json.dumps(found.to_plain(), indent=2))
+        return
+    best = "none yet" if found.best is None else f"{found.best:.4f} (trial {found.best_trial})"
+    typer.echo(f"study    {found.study}")
+    typer.echo(f"phase    {found.phase}" + (f" (the search ended by {found.ended_by})" if found.ended_by else ""))
+    typer.echo(f"trials   {found.trials}, of which {found.failed} failed")
+    typer.echo(f"best     {best}")
+    typer.echo(f"items    {found.items:,} scored in {found.seconds:.0f} s")
+    if found.winner is not None:
+        typer.echo(f"winner   {found.winner}")
+
+
+def clean(
+    study: ExistingStudy,
+    everything: Annotated[bool, typer.Option("--all", help="Remove the whole study, journal and all.")] = False,
+) -> None:
+    """Remove what a study can make again: its merged model and its report. The journal stays, unless --all is given."""
+    from evomerge.report.write import REPORT_FILES
+    from evomerge.study.lock import locked
+    from evomerge.study.status import journal_of
+
+    journal_of(study)
+    with locked(study):
+        if everything:
+            shutil.rmtree(study)
+            typer.echo(f"removed {study}")
+            return
+        if (study / "merged").is_dir():
+            shutil.rmtree(study / "merged")
+        for name in REPORT_FILES:
+            (study / name).unlink(missing_ok=True)
+    typer.echo(f"removed the merged model and the report of {study}; `evomerge run` makes them again")
+
+
+def _option(job: "Job", folder: Path) -> str:
+    return "" if folder == STUDIES / job.name else f" --study {folder}"

@@ -1,0 +1,82 @@
+"""The recipes a winner must beat: the base, each model alone, their uniform average, and TIES as published.
+
+Derived from the job's recipe alone. They are trials like any other, but no strategy proposed them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Literal
+
+from evomerge.recipe.holes import Hole
+from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Params, Recipe, Source, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A named recipe to compare with. `kind` tells single models from merges."""
+
+    name: str
+    kind: Literal["base", "single", "merge"]
+    recipe: Recipe
+
+
+def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Baseline]:
+    """Return the baselines of a recipe with holes; a part that is itself searched is left out.
+
+    An adapter alone means the base with it, at weight 1.
+    """
+    if not isinstance(template, Merge):
+        return []
+    base = template.base if template.base is not None and not has_holes(template.base) else None
+    fixed = [item.recipe for item in template.inputs if not has_holes(item.recipe)]
+    found = [Baseline("base", "base", base)] if base is not None else []
+    singles: dict[str, Recipe] = {}
+    for index, recipe in enumerate(fixed):
+        name = _name(recipe, index)
+        alone = Merge("task_arithmetic", (Input(recipe),), base) if _is_adapter(recipe, is_adapter) else recipe
+        singles[name if name not in singles and name != "base" else f"{name} ({index + 1})"] = alone
+    found += [Baseline(name, "single", recipe) for name, recipe in singles.items()]
+    if len(fixed) == len(template.inputs) and len(fixed) > 1:
+        inputs = tuple(Input(recipe) for recipe in fixed)
+        found.append(Baseline("uniform average", "merge", Merge("linear", inputs, base)))
+        if base is not None:
+            found.append(Baseline("ties (published defaults)", "merge", Merge("ties", inputs, base)))
+    return found
+
+
+def has_holes(recipe: Recipe) -> bool:
+    """Return whether anything in a recipe is still open."""
+    if isinstance(recipe, Source):
+        return False
+    return (
+        isinstance(recipe.method, Hole)
+        or _any_hole(recipe.params)
+        or (recipe.base is not None and has_holes(recipe.base))
+        or any(_any_hole(item.params) or has_holes(item.recipe) for item in recipe.inputs)
+    )
+
+
+def _any_hole(params: Params) -> bool:
+    def is_open(value: Value) -> bool:
+        match value:
+            case Hole():
+                return True
+            case Gradient():
+                return any(isinstance(point, Hole) for point in value.points)
+            case ByGroup():
+                return any(is_open(item) for item in value.values.values())
+            case _:
+                return False
+
+    return any(is_open(value) for value in params.values())
+
+
+def _is_adapter(recipe: Recipe, is_adapter: Callable[[Source], bool]) -> bool:
+    return isinstance(recipe, Source) and is_adapter(recipe)
+
+
+def _name(recipe: Recipe, index: int) -> str:
+    if isinstance(recipe, Source):
+        return PurePath(recipe.model).name or f"model {index + 1}"
+    return f"model {index + 1}"

@@ -1,0 +1,153 @@
+"""The journal: everything a study must not lose, in one SQLite file.
+
+Events (asks, tells, decisions) are only ever appended and are read back in their order; scores belong to a recipe and
+an item, so that no answer is asked for twice. Writes are grouped and survive a killed process at every commit; only a
+power failure may take the last commits with it, and then the study goes on from the one before. One process writes at a
+time (see `lock`).
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge.errors import StudyBroken
+
+FORMAT = 1
+"""Version of the tables; a journal of a later version is refused, one of an earlier version is read."""
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS events (
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, trial INTEGER, data TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS scores (
+    recipe TEXT NOT NULL, task TEXT NOT NULL, split TEXT NOT NULL, item TEXT NOT NULL, score REAL, answer TEXT,
+    PRIMARY KEY (recipe, task, split, item)
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One entry of the log. `kind` is ask, tell or decision; `trial` is None for decisions about the whole study."""
+
+    number: int
+    kind: str
+    trial: int | None
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ItemScore:
+    """What one recipe's answer to one item was worth; `score` is None where there was no answer."""
+
+    item: str
+    score: float | None
+    answer: str | None = None
+
+
+class Journal:
+    """An open journal. `path` None keeps it in memory; `read_only` looks at one that another process may be writing."""
+
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
+        self._name = "the journal" if path is None else str(path)
+        self._begun = False
+        place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        try:
+            self._db = sqlite3.connect(place, isolation_level=None, timeout=10, uri=True)
+            if not read_only:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.executescript(_TABLES)
+            version = self.fact("format")
+        except sqlite3.DatabaseError as error:
+            raise StudyBroken(f"{self._name}: the journal cannot be read ({error}); restore it from a copy") from error
+        if version is None:
+            self.set_fact("format", FORMAT)
+            self.commit()
+        elif version > FORMAT:
+            raise StudyBroken(
+                f"{self._name}: written by a later version of evomerge (format {version}); upgrade evomerge"
+            )
+
+    def close(self) -> None:
+        """Commit and close."""
+        self.commit()
+        self._db.close()
+
+    def commit(self) -> None:
+        """Make everything written so far survive the process."""
+        if self._begun:
+            self._run("COMMIT")
+            self._begun = False
+
+    def fact(self, key: str) -> Any:
+        """Return a fact about the study, or None."""
+        row = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set_fact(self, key: str, value: Any) -> None:
+        """Write a fact about the study."""
+        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (key, _dumps(value)))
+
+    def append(self, kind: str, trial: int | None, data: Mapping[str, Any]) -> None:
+        """Append an event."""
+        self._write("INSERT INTO events (kind, trial, data) VALUES (?, ?, ?)", (kind, trial, _dumps(data)))
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yield the events in their order, those numbered above `after`."""
+        rows = self._db.execute(
+            "SELECT number, kind, trial, data FROM events WHERE number > ? ORDER BY number", (after,)
+        )
+        for number, kind, trial, data in rows:
+            yield Event(number, kind, trial, json.loads(data))
+
+    def put_scores(self, recipe: str, task: str, split: str, scores: Iterable[ItemScore]) -> None:
+        """Keep the scores of a recipe's answers; one that is there already stays as it is."""
+        rows = [(recipe, task, split, s.item, s.score, s.answer) for s in scores]
+        self._begin()
+        try:
+            self._db.executemany("INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def scores(self, recipe: str, task: str, split: str) -> dict[str, ItemScore]:
+        """Return the scores kept for a recipe, by item."""
+        rows = self._db.execute(
+            "SELECT item, score, answer FROM scores WHERE recipe = ? AND task = ? AND split = ?", (recipe, task, split)
+        )
+        return {item: ItemScore(item, score, answer) for item, score, answer in rows}
+
+    def count_scores(self) -> int:
+        """Return how many items have been scored, over all recipes."""
+        return int(self._db.execute("SELECT count(*) FROM scores").fetchone()[0])
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._run("BEGIN IMMEDIATE")
+            self._begun = True
+
+    def _write(self, statement: str, values: Sequence[Any]) -> None:
+        self._begin()
+        self._run(statement, values)
+
+    def _run(self, statement: str, values: Sequence[Any] = ()) -> None:
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: sqlite3.Error) -> StudyBroken:
+        hint = (
+            "free some space and start again"
+            if "full" in str(error)
+            else "see that the disk is writable and start again"
+        )
+        return StudyBroken(f"{self._name}: the journal cannot be written ({error}); {hint}")
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False)

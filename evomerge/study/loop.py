@@ -1,0 +1,194 @@
+"""The one loop: ask, decode, evaluate, journal, tell.
+
+What was asked and told before is replayed from the journal, never decided again. In strict order an ask of trial k sees
+exactly the tells up to k - slots, in their order, so that an interrupted search and an undisturbed one are the same
+search; in arrival order tells enter as they come. Budgets, signals and progress are asked and told, not done here.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from evomerge.errors import BackendError, CandidateError, StudyBroken
+from evomerge.recipe.space import Space, Vector
+from evomerge.strategies.search.protocol import Proposal, Result, Strategy
+from evomerge.study.evaluate import Evaluator, Work
+from evomerge.study.fitness import Fitness, Scores, fitness
+from evomerge.study.journal import Journal
+from evomerge.study.limits import Limits, Stop
+
+T = TypeVar("T")
+BACKEND_ATTEMPTS = 3
+"""How often a trial is asked in all when the backend fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial(Generic[T]):
+    """A recipe that was proposed and what became of it; a failed one has no `fitness`, and `error` says why."""
+
+    number: int
+    recipe: T
+    recipe_id: str
+    vector: Vector
+    fitness: Fitness | None
+    error: str | None = None
+
+
+class Observer(Generic[T]):
+    """Is told what happens; does nothing by itself."""
+
+    def asked(self, number: int) -> None:
+        """A trial was asked."""
+
+    def told(self, trial: Trial[T], *, replayed: bool) -> None:
+        """A trial has its fitness, or failed."""
+
+
+@dataclass
+class Search(Generic[T]):
+    """One search over a space: its parts, and the state that its journal can always rebuild."""
+
+    space: Space[T]
+    strategy: Strategy
+    evaluator: Evaluator[T]
+    journal: Journal
+    limits: Limits
+    weights: Mapping[str, float]
+    identify: Callable[[T], str]
+    coverage: float = 1.0
+    slots: int = 1
+    order: Literal["strict", "arrival"] = "strict"
+    observer: Observer[T] = field(default_factory=Observer[T])
+    stop: Stop = field(default_factory=Stop)
+
+    trials: list[Trial[T]] = field(default_factory=list[Trial[T]], init=False)
+    _open: dict[int, Proposal] = field(default_factory=dict[int, Proposal], init=False)
+    _running: dict[int, "asyncio.Task[Scores]"] = field(default_factory=dict[int, "asyncio.Task[Scores]"], init=False)
+    _asked: int = field(default=0, init=False)
+    _ended: str | None = field(default=None, init=False)
+
+    async def run(self) -> str:
+        """Search until the budget or the strategy ends it, or somebody stops it; return which of them."""
+        self._replay()
+        try:
+            while self.stop.reason is None:
+                self._start_trials()
+                if not self._open:
+                    return self._ended or "done"
+                number = await self._next_finished()
+                if number is not None:
+                    await self._finish(number)
+            return "stopped"
+        finally:
+            await self._set_back()
+
+    def _start_trials(self) -> None:
+        """Start what is open from before, and ask for more while there is room and budget."""
+        while len(self._open) < self.slots and self._ended is None:
+            reason = self.limits.end_of_search(self._asked)
+            proposals = [] if reason else self.strategy.ask(1)
+            if not proposals:
+                self._end(reason or "done")
+                break
+            self._ask(proposals[0])
+        for number, proposal in self._open.items():
+            if number not in self._running:
+                self._running[number] = asyncio.create_task(self._evaluate(self._decode(proposal)))
+
+    def _ask(self, proposal: Proposal) -> None:
+        number = self._asked
+        self.journal.append("ask", number, {"vector": proposal.vector, "stage": proposal.stage})
+        self._open[number] = proposal
+        self._asked += 1
+        self.observer.asked(number)
+
+    def _decode(self, proposal: Proposal) -> Work[T]:
+        recipe = self.space.decode(proposal.vector)
+        return Work(recipe, self.identify(recipe), "search")
+
+    async def _evaluate(self, work: Work[T]) -> Scores:
+        for _ in range(BACKEND_ATTEMPTS - 1):
+            with suppress(BackendError):
+                return await self.evaluator.evaluate(work)
+        return await self.evaluator.evaluate(work)
+
+    async def _next_finished(self) -> int | None:
+        """Return the number of the trial to tell next, or None when somebody asked to stop first."""
+        wanted = {min(self._open)} if self.order == "strict" else set(self._open)
+        stopping = asyncio.create_task(self.stop.wait())
+        try:
+            tasks = [self._running[number] for number in sorted(wanted)]
+            await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        return next((number for number in sorted(wanted) if self._running[number].done()), None)
+
+    async def _finish(self, number: int) -> None:
+        """Journal and tell one finished trial."""
+        data: dict[str, Any] = {}
+        try:
+            scored = fitness(await self._running.pop(number), self.weights)
+            if scored is None or scored.coverage < self.coverage:
+                share = 0.0 if scored is None else scored.coverage
+                data["error"] = f"only {share:.0%} of the items were answered, and {self.coverage:.0%} are needed"
+            else:
+                data["fitness"] = scored.value
+                data["standard_error"] = scored.standard_error
+                data["coverage"] = scored.coverage
+                data["items"] = scored.items
+                data["tasks"] = dict(scored.tasks)
+        except CandidateError as error:
+            data["error"] = str(error)
+        self.journal.append("tell", number, data | {"elapsed": round(self.limits.elapsed, 3)})
+        self.journal.commit()
+        self._tell(number, data, replayed=False)
+
+    def _tell(self, number: int, data: Mapping[str, Any], *, replayed: bool) -> None:
+        proposal = self._open.pop(number)
+        work = self._decode(proposal)
+        scored = None
+        if "fitness" in data:
+            scored = Fitness(data["fitness"], data["standard_error"], data["coverage"], data["items"], data["tasks"])
+            result = Result(proposal.id, "scored", (scored.value,), scored.standard_error, scored.items)
+        else:
+            result = Result(proposal.id, "failed")
+        self.strategy.tell([result])
+        trial = Trial(number, work.recipe, work.recipe_id, proposal.vector, scored, data.get("error"))
+        self.trials.append(trial)
+        self.observer.told(trial, replayed=replayed)
+
+    def _end(self, reason: str) -> None:
+        self._ended = reason
+        self.journal.append("decision", None, {"search_ended": reason, "budget": self.limits.budget})
+        self.journal.commit()
+
+    def _replay(self) -> None:
+        """Feed the log to the strategy; its asks must come out as they were."""
+        for event in self.journal.events():
+            match event.kind:
+                case "ask":
+                    proposals = self.strategy.ask(1)
+                    if not proposals or json.loads(json.dumps(proposals[0].vector)) != event.data["vector"]:
+                        raise StudyBroken(
+                            f"trial {event.trial} cannot be replayed: the strategy now proposes something else; "
+                            "go on with the versions that the study was started with (see `evomerge status`)"
+                        )
+                    self._open[self._asked] = proposals[0]
+                    self._asked += 1
+                case "tell" if event.trial is not None:
+                    self._tell(event.trial, event.data, replayed=True)
+                case "decision" if "search_ended" in event.data:
+                    reopened = self.limits.more_than(event.data["search_ended"], event.data["budget"])
+                    self._ended = None if reopened else event.data["search_ended"]
+                case _:
+                    pass
+
+    async def _set_back(self) -> None:
+        """Cancel what runs; its answered batches are journalled, and it is open again at the next start."""
+        for task in self._running.values():
+            task.cancel()
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        self._running.clear()

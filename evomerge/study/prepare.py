@@ -1,0 +1,89 @@
+"""From a job to everything a study works with, checked before anything is spent."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evomerge.backends.weights.store import WeightStore
+from evomerge.errors import StudyChanged
+from evomerge.recipe.space import Space
+from evomerge.recipe.tree import Recipe, recipe_id
+from evomerge.strategies.merge.resolve import RecipeProblem, check
+from evomerge.study.baselines import Baseline, baselines
+from evomerge.study.job import Job
+from evomerge.tasks.settings import Split
+from evomerge.tasks.task import Task, load_task
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job whose models and items were found and fit together."""
+
+    job: Job
+    store: WeightStore
+    template: Recipe
+    space: Space[Recipe]
+    tasks: tuple[Task, ...]
+    baselines: tuple[Baseline, ...]
+    identity: Mapping[str, Any]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each task in the fitness."""
+        return {task.name: task.weight for task in self.tasks}
+
+    def items(self, split: Split) -> int:
+        """Return the number of items that one recipe is asked on a split."""
+        return sum(len(task.items(split)) for task in self.tasks)
+
+
+def prepare(job: Job) -> Prepared:
+    """Open the models and items of a job and check that they fit. Raises ConfigError; nothing is written."""
+    tasks = load_tasks(job)
+    store = WeightStore()
+    template = store.resolve(job.template, job.root)
+    store.check(template)
+    layout = store.layout(template)
+    try:
+        check(template, layout)
+        space = Space(template, layout)
+    except RecipeProblem as problem:
+        raise job.document.error(("recipe", *problem.path), problem.sentence) from None
+    except ValueError as error:
+        raise job.document.error(("recipe",), str(error)) from None
+    if not len(space):
+        raise job.document.error(
+            ("recipe",), "it has no holes, so there is nothing to search; write a range such as {low: 0, high: 1} "
+            "in place of a number, or use `evomerge merge`",
+        )  # fmt: skip
+    found = baselines(template, store.is_adapter)
+    return Prepared(job, store, template, space, tasks, tuple(found), _identity(job, template, tasks))
+
+
+def load_tasks(job: Job) -> tuple[Task, ...]:
+    """Return the tasks of a job with their items. Raises ConfigError for what is wrong with them."""
+    settings = job.settings
+    return tuple(load_task(task, job.root, settings.search.seed, settings.splits) for task in settings.tasks)
+
+
+def _identity(job: Job, template: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
+    """Return what makes a study this study: what may not change while it goes on."""
+    settings = job.settings
+    search = settings.search.model_dump(mode="json", exclude={"trials"})
+    return {
+        "recipe": recipe_id(template),
+        "tasks": {task.name: task.fingerprint for task in tasks},
+        "search": search,
+        "objective": settings.objective.model_dump(mode="json"),
+        "order": settings.order,
+    }
+
+
+def check_unchanged(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise StudyChanged where the job is another than the one the study was started with."""
+    changed = sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+    if changed:
+        raise StudyChanged(
+            f"{name}: {' and '.join(changed)} changed since this study was started, so its trials no longer count; "
+            "undo the change, or start a new study with --study"
+        )

@@ -1,0 +1,58 @@
+"""Looking into a study that was made before: which recipe its winner or a trial was."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from evomerge.errors import ConfigError, StudyBroken
+from evomerge.recipe.tree import Recipe, recipe_id
+from evomerge.study.job import load_job
+from evomerge.study.journal import Event, Journal
+from evomerge.study.prepare import Prepared, check_unchanged, prepare
+from evomerge.study.status import journal_of
+
+
+@dataclass(frozen=True, slots=True)
+class Reopened:
+    """A study's prepared job and its log."""
+
+    folder: Path
+    prepared: Prepared
+    events: tuple[Event, ...]
+
+    def trial(self, number: int) -> tuple[Recipe, str]:
+        """Return the recipe of a trial and a sentence about it. Raises ConfigError where there is no such trial."""
+        asks = {event.trial: event for event in self.events if event.kind == "ask"}
+        if number not in asks:
+            raise ConfigError(f"{self.folder}: there is no trial {number}; it has trials 0 to {len(asks) - 1}")
+        recipe = self.prepared.space.decode(asks[number].data["vector"])
+        return recipe, f"Trial {number} of the study {self.prepared.job.name}."
+
+    def winner(self) -> tuple[Recipe, str]:
+        """Return the recipe of the winner and a sentence about it. Raises ConfigError where there is none yet."""
+        decided = [event.data for event in self.events if event.kind == "decision" and "winner" in event.data]
+        if not decided:
+            raise ConfigError(
+                f"{self.folder}: this study has no winner yet; go on with `evomerge run`, or name a --trial"
+            )
+        wanted = decided[-1]["winner"]
+        note = f"The winner of the study {self.prepared.job.name}: {wanted['name']}."
+        if wanted["vector"] is not None:
+            return self.prepared.space.decode(wanted["vector"]), note
+        known = {recipe_id(baseline.recipe): baseline.recipe for baseline in self.prepared.baselines}
+        if wanted["recipe"] not in known:
+            raise StudyBroken(f"{self.folder}: the winner {wanted['name']} cannot be found in the journal")
+        return known[wanted["recipe"]], note
+
+
+def reopen(folder: Path) -> Reopened:
+    """Open the study in a folder for reading. Raises ConfigError where there is none or its job or models are gone."""
+    with closing(Journal(journal_of(folder), read_only=True)) as journal:
+        original, identity, events = journal.fact("job"), journal.fact("identity"), tuple(journal.events())
+    if original is None or not Path(original).is_file():
+        raise ConfigError(
+            f"{folder}: its job file {original} is gone, and models are found relative to it; put it back"
+        )
+    prepared = prepare(load_job(Path(original)))
+    check_unchanged(str(folder), identity, prepared.identity)
+    return Reopened(folder, prepared, events)

@@ -1,0 +1,106 @@
+"""Searching with a fitness function of one's own, from Python.
+
+The same loop, strategies and journal as a job's, over any space: of recipes, or of any tree of maps and lists with
+holes.
+"""
+
+import asyncio
+import hashlib
+import inspect
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+from evomerge.recipe.space import Space
+from evomerge.recipe.tree import Merge, Source, recipe_id
+from evomerge.strategies.search.registry import make_strategy
+from evomerge.strategies.search.settings import SearchSettings
+from evomerge.study.evaluate import Work
+from evomerge.study.fitness import Scores
+from evomerge.study.journal import ItemScore, Journal
+from evomerge.study.limits import Limits
+from evomerge.study.lock import locked
+from evomerge.study.loop import Search, Trial
+
+T = TypeVar("T")
+FITNESS = "fitness"
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[T]):
+    """What a search found: the best trial, what the strategy itself believes best, and all trials in their order."""
+
+    best: Trial[T]
+    finalists: tuple[T, ...]
+    trials: tuple[Trial[T], ...]
+
+
+@dataclass
+class _FunctionEvaluator(Generic[T]):
+    fitness: Callable[[T], float | Awaitable[float]]
+    journal: Journal
+
+    async def evaluate(self, work: Work[T]) -> Scores:
+        kept = self.journal.scores(work.recipe_id, FITNESS, work.split)
+        if not kept:
+            value = self.fitness(work.recipe)
+            number = float(await value if inspect.isawaitable(value) else value)
+            kept = {FITNESS: ItemScore(FITNESS, number)}
+            self.journal.put_scores(work.recipe_id, FITNESS, work.split, kept.values())
+        return {FITNESS: {FITNESS: kept[FITNESS].score}}
+
+
+def search(
+    space: Space[T],
+    fitness: Callable[[T], float | Awaitable[float]],
+    *,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> Found[T]:
+    """Maximise `fitness` over `space` and return what was found.
+
+    `fitness` gets what the space decodes to (a recipe, or the filled-in tree) and returns a number; it may be async. It
+    may raise CandidateError for a point that cannot be. `settings` are those of `search:` in a job (strategy, trials,
+    seed, ...). With a `folder` the search is journalled there: the same call goes on where it was stopped, and asks no
+    point twice. Raises ConfigError for unknown settings and StudyLocked when another process searches in that folder.
+    """
+    chosen = SearchSettings.model_validate(settings)
+    if folder is None:
+        return asyncio.run(_search(space, fitness, Journal(None), chosen))
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    with locked(place):
+        return asyncio.run(_search(space, fitness, Journal(place / "journal.db"), chosen))
+
+
+async def _search(
+    space: Space[T], fitness: Callable[[T], float | Awaitable[float]], journal: Journal, settings: SearchSettings
+) -> Found[T]:
+    strategy = make_strategy(settings, space.genes, space.start)
+    run = Search(
+        space=space,
+        strategy=strategy,
+        evaluator=_FunctionEvaluator(fitness, journal),
+        journal=journal,
+        limits=Limits(trials=settings.trials),
+        weights={FITNESS: 1.0},
+        identify=identify,
+    )
+    try:
+        await run.run()
+    finally:
+        journal.close()
+    scored = [trial for trial in run.trials if trial.fitness is not None]
+    if not scored:
+        raise ValueError("no trial has a fitness: every point failed")
+    best = max(scored, key=lambda trial: (cast(Any, trial.fitness).value, -trial.number))
+    return Found(best, tuple(space.decode(vector) for vector in strategy.finalists()), tuple(run.trials))
+
+
+def identify(value: Any) -> str:
+    """Return the id of what a space decodes to: a recipe's own, or a hash of its JSON."""
+    if isinstance(value, Merge | Source):
+        return recipe_id(value)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,283 @@
+"""A study: one job's run, in one folder, from the first trial to the exported winner.
+
+Baselines, search, selection, test, export: each phase reads from the journal what is already there and does the rest,
+so that the same call begins a study, goes on with it, and shows it again when it is finished. Test answers are asked
+for only after the winner is journalled.
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Coroutine, Iterable
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from evomerge.backends.protocol import Backend
+from evomerge.backends.weights.export import export
+from evomerge.errors import BackendError, CandidateError, StudyBroken
+from evomerge.recipe.tree import Recipe, recipe_id
+from evomerge.strategies.search.registry import make_strategy
+from evomerge.study.evaluate import TaskEvaluator, Work
+from evomerge.study.fitness import Fitness, Scores, fitness
+from evomerge.study.journal import Journal
+from evomerge.study.limits import Limits, Stop
+from evomerge.study.lock import locked
+from evomerge.study.loop import BACKEND_ATTEMPTS, Observer, Search, Trial
+from evomerge.study.prepare import Prepared, check_unchanged
+from evomerge.study.result import Contender, Outcome, rows
+from evomerge.tasks.settings import Split
+from evomerge.version import versions
+
+R = TypeVar("R")
+
+
+class StudyObserver(Observer[Recipe]):
+    """Is told how a study goes; does nothing by itself."""
+
+    def phase(self, name: str, items: int) -> None:
+        """A phase begins in which at most `items` items are to be scored."""
+
+    def answered(self, items: int) -> None:
+        """That many more items have their scores."""
+
+    def compared(self, name: str, split: Split, scored: Fitness | None) -> None:
+        """A baseline or finalist has its scores on a split, or failed."""
+
+
+class Stopped(Exception):
+    """The study was stopped and can go on from here."""
+
+
+@dataclass
+class Study:
+    """A prepared job and the folder of its study. `run` may be called again and again, by one process at a time."""
+
+    prepared: Prepared
+    folder: Path
+    backend: Backend
+    observer: StudyObserver = field(default_factory=StudyObserver)
+    stop: Stop = field(default_factory=Stop)
+
+    async def run(self) -> Outcome:
+        """Run the study to its end, or raise Stopped where somebody stopped it.
+
+        Raises StudyLocked, StudyChanged and StudyBroken as their names say, and BackendError when the backend keeps
+        failing.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with locked(self.folder), closing(Journal(self.folder / "journal.db")) as journal:
+            self._identify(journal)
+            try:
+                return await _Run(self, journal).run()
+            finally:
+                await self.backend.close()
+
+    def _identify(self, journal: Journal) -> None:
+        before = journal.fact("identity")
+        if before is not None:
+            check_unchanged(str(self.folder), before, self.prepared.identity)
+            return
+        journal.set_fact("identity", self.prepared.identity)
+        journal.set_fact("versions", versions())
+        journal.set_fact("job", str(Path(self.prepared.job.document.file).absolute()))
+        journal.commit()
+        shutil.copyfile(self.prepared.job.document.file, self.folder / "job.yaml")
+
+
+class _Run:
+    """One start of a study."""
+
+    def __init__(self, study: Study, journal: Journal) -> None:
+        self.study = study
+        self.prepared = study.prepared
+        self.observer = study.observer
+        self.journal = journal
+        self.evaluator = TaskEvaluator(study.backend, self.prepared.tasks, journal, study.observer.answered)
+        settings = self.prepared.job.settings
+        self.limits = Limits(settings.search.trials, settings.budget.hours, _elapsed(journal), self._reserve)
+        self._asked_items = 0
+
+    async def run(self) -> Outcome:
+        compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]
+        begun = await self._compare(compared, "search", "baselines")
+        search = await self._search()
+        finalists = self._finalists(search)
+        selected = await self._compare([*compared, *finalists], "select", "selection")
+        winner, best_single = self._choose(selected, search)
+        contenders = [c for c in compared if c.name != winner.name] + [winner]
+        tested = await self._compare([c for c in contenders if c.name in selected], "test", "test")
+        table = rows(
+            [(c, tested[c.name][1]) for c in contenders if c.name in tested],
+            self.prepared.weights,
+            best_single,
+            bounded=all(task.unit("test") == "share" for task in self.prepared.tasks),
+        )
+        merged = self.study.folder / "merged"
+        outcome = Outcome(
+            study=self.prepared.job.name,
+            rows=table,
+            winner=winner,
+            best_single=best_single,
+            searched=tuple(None if trial.fitness is None else trial.fitness.value for trial in search.trials),
+            references={name: scored.value for name, (_, scores) in begun.items() if (scored := self._fitness(scores))},
+            elapsed=self.limits.elapsed,
+            merged=merged,
+        )
+        self._export(winner, outcome)
+        return outcome
+
+    async def _search(self) -> Search[Recipe]:
+        settings = self.prepared.job.settings
+        space = self.prepared.space
+        self.observer.phase("search", settings.search.trials * self.prepared.items("search"))
+        search = Search(
+            space=space,
+            strategy=make_strategy(settings.search, space.genes, space.start),
+            evaluator=self.evaluator,
+            journal=self.journal,
+            limits=self.limits,
+            weights=self.prepared.weights,
+            identify=recipe_id,
+            coverage=settings.objective.coverage,
+            slots=self.study.backend.slots,
+            order=settings.order,
+            observer=self.observer,
+            stop=self.study.stop,
+        )
+        if await search.run() == "stopped":
+            raise Stopped
+        if not any(trial.fitness for trial in search.trials):
+            error = next((trial.error for trial in search.trials), "no trial was made")
+            raise CandidateError(f"all {len(search.trials)} trials failed; the first said: {error}")
+        return search
+
+    def _finalists(self, search: Search[Recipe]) -> list[Contender]:
+        """Return the best searched recipes, each once, and what the strategy itself believes best."""
+        scored = [trial for trial in search.trials if trial.fitness is not None]
+        ranked = sorted(scored, key=lambda trial: (-_value(trial), trial.number))
+        found: dict[str, Contender] = {}
+        for trial in ranked:
+            if len(found) == self.prepared.job.settings.selection.finalists:
+                break
+            contender = Contender(
+                f"trial {trial.number}", "searched", trial.recipe, trial.recipe_id, trial.number, trial.vector
+            )
+            found.setdefault(trial.recipe_id, contender)
+        for number, vector in enumerate(search.strategy.finalists()):
+            recipe = search.space.decode(vector)
+            name = "centre of the search" if number == 0 else f"favourite {number + 1} of the search"
+            found.setdefault(recipe_id(recipe), Contender(name, "searched", recipe, recipe_id(recipe), vector=vector))
+        return list(found.values())
+
+    async def _compare(
+        self, contenders: list[Contender], split: Split, phase: str
+    ) -> dict[str, tuple[Contender, Scores]]:
+        """Score contenders on a split; one that cannot be is left out."""
+        self.observer.phase(phase, len(contenders) * self.prepared.items(split))
+        found: dict[str, tuple[Contender, Scores]] = {}
+        for contender in contenders:
+            try:
+                scores = await self._or_stop(self._evaluate(Work(contender.recipe, contender.recipe_id, split)))
+            except CandidateError:
+                self.observer.compared(contender.name, split, None)
+                continue
+            scored = self._fitness(scores)
+            self.observer.compared(contender.name, split, scored)
+            if scored is not None:
+                found[contender.name] = contender, scores
+        return found
+
+    async def _evaluate(self, work: Work[Recipe]) -> Scores:
+        for attempt in range(BACKEND_ATTEMPTS):
+            try:
+                return await self.evaluator.evaluate(work)
+            except BackendError:
+                if attempt == BACKEND_ATTEMPTS - 1:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _or_stop(self, work: Coroutine[Any, Any, R]) -> R:
+        """Do some work unless somebody asks to stop first."""
+        task = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(self.study.stop.wait())
+        try:
+            await asyncio.wait([task, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise Stopped
+            return task.result()
+        finally:
+            stopping.cancel()
+            task.cancel()
+            await asyncio.gather(task, stopping, return_exceptions=True)
+
+    def _choose(
+        self, selected: dict[str, tuple[Contender, Scores]], search: Search[Recipe]
+    ) -> tuple[Contender, str | None]:
+        """Choose the winner among merges, and the best single model, on the select split; journalled before testing."""
+
+        def best(kinds: Iterable[str]) -> Contender | None:
+            values = {
+                name: self._fitness(scores) for name, (contender, scores) in selected.items() if contender.kind in kinds
+            }
+            names = [name for name, scored in values.items() if scored is not None]
+            return selected[max(names, key=lambda name: _or_zero(values[name]))][0] if names else None
+
+        winner, single = best({"merge", "searched"}), best({"base", "single"})
+        if winner is None:
+            raise CandidateError("no finalist could be scored on the select split, so there is no winner")
+        decision = {
+            "winner": {"name": winner.name, "recipe": winner.recipe_id, "vector": winner.vector},
+            "best_single": None if single is None else single.name,
+            "trials": len(search.trials),
+        }
+        self._decide(decision)
+        return winner, None if single is None else single.name
+
+    def _fitness(self, scores: Scores) -> Fitness | None:
+        return fitness(scores, self.prepared.weights)
+
+    def _decide(self, decision: dict[str, Any]) -> None:
+        """Journal the winner once; a replay must come to the same."""
+        for event in self.journal.events():
+            if event.kind == "decision" and event.data.get("trials") == decision["trials"] and "winner" in event.data:
+                if {key: event.data[key] for key in decision} != json.loads(json.dumps(decision)):
+                    raise StudyBroken(f"{self.study.folder}: the journal names another winner than its scores give")
+                return
+        self.journal.append("decision", None, decision | {"elapsed": round(self.limits.elapsed, 3)})
+        self.journal.commit()
+
+    def _export(self, winner: Contender, outcome: Outcome) -> None:
+        """Write the winner's model, unless it is there."""
+        if self.journal.fact("exported") == winner.recipe_id and outcome.merged.is_dir():
+            return
+        if outcome.merged.exists():
+            shutil.rmtree(outcome.merged)
+        export(self.prepared.store, winner.recipe, outcome.merged, notes=[outcome.verdict])
+        self.journal.set_fact("exported", winner.recipe_id)
+        self.journal.append("decision", None, {"finished": True, "elapsed": round(self.limits.elapsed, 3)})
+        self.journal.commit()
+
+    def _reserve(self) -> float:
+        """Return the seconds that selection and test will take, from what an item has cost so far."""
+        done = self.journal.count_scores()
+        if not done:
+            return 0.0
+        later = len(self.prepared.baselines) + self.prepared.job.settings.selection.finalists + 1
+        tested = len(self.prepared.baselines) + 1
+        items = later * self.prepared.items("select") + tested * self.prepared.items("test")
+        return self.limits.elapsed / done * items
+
+
+def _elapsed(journal: Journal) -> float:
+    """Return the seconds of work that earlier starts have journalled."""
+    return max((float(event.data.get("elapsed", 0.0)) for event in journal.events()), default=0.0)
+
+
+def _value(trial: Trial[Recipe]) -> float:
+    return 0.0 if trial.fitness is None else trial.fitness.value
+
+
+def _or_zero(scored: Fitness | None) -> float:
+    return 0.0 if scored is None else scored.value
