@@ -1,0 +1,118 @@
+"""Which search strategies there are, by name: our own and those of other packages.
+
+A strategy is a function decorated with `@strategy`; other packages name a module that holds one as an entry point of
+the group `evomerge.strategies`. A plugin that cannot be loaded warns and is skipped. Importing this loads no optimizer.
+"""
+
+import difflib
+import functools
+import importlib
+import importlib.metadata
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from evomerge.errors import ConfigError
+from evomerge.recipe.space import Gene, Vector
+from evomerge.strategies.search.protocol import Strategy
+
+if TYPE_CHECKING:
+    from evomerge.strategies.search.settings import StrategySettings
+
+ENTRY_POINTS = "evomerge.strategies"
+_OURS = ("cma", "de", "grid", "pso", "random", "tbpsa")
+
+
+class Factory(Protocol):
+    """Make a strategy for the genes, beginning at `start`; `suggestions` are its first proposals, in their order."""
+
+    def __call__(
+        self, settings: "StrategySettings", genes: Sequence[Gene], start: Vector, suggestions: Sequence[Vector]
+    ) -> Strategy:
+        """Return the strategy; what the settings allow but the genes do not is a ConfigError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A strategy's name, the settings it reads besides the seed, and how it is made."""
+
+    name: str
+    settings: frozenset[str]
+    make: Factory
+
+
+_registry: dict[str, Registered] = {}
+
+
+def strategy(name: str, *, settings: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+    """Register a factory under `name`; `settings` are the fields of `StrategySettings` that it reads besides the seed.
+
+    Raises ValueError for a name that is taken.
+    """
+
+    def register(make: Factory) -> Factory:
+        if name in _registry:
+            raise ValueError(f"there is already a search strategy named '{name}'")
+        _registry[name] = Registered(name, frozenset(settings), make)
+        return make
+
+    return register
+
+
+@functools.cache
+def _load() -> None:
+    """Import every module that registers a strategy, once."""
+    for module in _OURS:
+        importlib.import_module(f"evomerge.strategies.search.{module}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:  # whatever a plugin does wrong, the others still work
+            warnings.warn(
+                f"the search strategy plugin '{entry.name}' ({entry.value}) does not load and is skipped: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def strategy_names() -> tuple[str, ...]:
+    """Return the names of all strategies, sorted."""
+    _load()
+    return tuple(sorted(_registry))
+
+
+def find(name: str) -> Registered:
+    """Return the strategy of this name. Raises ValueError with the nearest name where there is none."""
+    names = strategy_names()
+    if name not in _registry:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"there are {', '.join(names)}"
+        raise ValueError(f"there is no search strategy '{name}'; {hint}")
+    return _registry[name]
+
+
+def make_strategy(
+    settings: "StrategySettings", genes: Sequence[Gene], start: Vector, suggestions: Sequence[Vector] = ()
+) -> Strategy:
+    """Return the strategy that the settings choose.
+
+    `genes` are those of the space; the search begins at `start`, after `suggestions` (points worth trying first, such
+    as the best of an earlier study). Raises ConfigError where there is nothing to search or too much for a grid, and
+    ValueError for points outside the unit cube.
+    """
+    from evomerge.strategies.search.settings import SearchSettings
+
+    if not genes:
+        raise ConfigError(
+            "the recipe has no holes, so there is nothing to search; give a value low and high, or merge it as it is"
+        )
+    for point in (start, *suggestions):
+        if len(point) != len(genes):
+            raise ValueError(f"there are {len(genes)} genes, and a starting point has {len(point)} numbers")
+        if not all(0 <= number <= 1 for number in point):
+            raise ValueError("a starting point must lie in the unit cube, with all its numbers between 0 and 1")
+    if isinstance(settings, SearchSettings):
+        settings = settings.without_budget()
+    return find(settings.strategy).make(settings, genes, start, suggestions)
