@@ -194,7 +194,7 @@ class _Builder:
         if self.stack and isinstance(self.stack[-1][0], dict) and self.key[-1] is None:
             container, path = self.stack[-1]
             key = str(event.value)
-            if key == "<<":
+            if key == "<<" and event.style is None:
                 raise self.error(line, "merge keys (<<) are not used here; write the values out")
             if key in container:
                 first = self.lines.get((*path, key))

@@ -123,7 +123,7 @@ class Space(Generic[T]):
     def _gene(self, hole: Hole, path: str, group: str | None) -> Gene:
         name = (hole.name or path) + (f"@{group}" if group is not None else "")
         gene = self._genes.setdefault(name, Gene(name, hole, group))
-        if gene.hole != hole:
+        if replace(gene.hole, name=None) != replace(hole, name=None):
             raise ValueError(
                 f"the holes named '{name}' differ; holes of one name are one gene and must be the same range"
             )
