@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,7 +86,8 @@ class FileHashes:
             beside.write_text(json.dumps(dict(entries)), encoding="utf-8")
             beside.replace(self._store)
         except OSError:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink()
 
 
 def _cache_folder() -> Path:

@@ -57,6 +57,10 @@ class WeightStore:
         """Return the folder of a source. Raises SourceError when it cannot be reached."""
         return self._models.open(source).folder
 
+    def is_adapter(self, source: Source) -> bool:
+        """Return whether a source is an adapter rather than a whole model. Raises SourceError when it cannot be opened."""
+        return isinstance(self._models.open(source), Adapter)
+
     def check(self, recipe: Recipe) -> None:
         """Compare all that headers and configurations tell; holes may be open. Raises SourceError or ConfigError."""
         agreement.check(self._models, recipe)
