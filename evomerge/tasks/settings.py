@@ -5,9 +5,10 @@ together; whether files and fields exist is found out when the task is loaded.
 """
 
 import inspect
-from typing import Annotated, Any, Literal
+import re
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Discriminator, Field, GetJsonSchemaHandler, Tag, model_serializer, model_validator
+from pydantic import Discriminator, Field, GetJsonSchemaHandler, Tag, field_validator, model_serializer, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -66,7 +67,11 @@ class DataFiles(Settings):
     @model_validator(mode="before")
     @classmethod
     def _from_path(cls, value: Any) -> Any:
-        return dict.fromkeys(SPLITS, value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return dict.fromkeys(SPLITS, value)
+        if isinstance(value, dict):
+            return cast(dict[str, Any], value)
+        raise ValueError("data is a path, or a map of three paths (search, select and test)")
 
     @model_serializer
     def _to_path(self) -> str | dict[str, str]:
@@ -118,8 +123,9 @@ class TaskSettings(Settings):
     """Items, a prompt and a scorer. Templates are Jinja, without access to Python: `{{question}}` stands for the item's
     field `question`, and `{{item["my field"]}}` for one whose name is no single word."""
 
-    name: str = Field(pattern=r"^\w[\w .+-]*$", max_length=100)
-    """What the task is called in reports; different from the other tasks' names."""
+    name: str = Field(max_length=100)
+    """What the task is called in reports: letters, digits, spaces and any of `. _ + -`, different from the other tasks'
+    names."""
     data: DataFiles
     """The data file, or `{search: …, select: …, test: …}`; JSONL with one object a line, or CSV with the fields' names
     in its first line, in UTF-8."""
@@ -156,6 +162,13 @@ class TaskSettings(Settings):
     """How much the task counts in a mean over tasks."""
     splits: SplitSizes = SplitSizes()
     """How many items each split has, where it differs from the sizes that the job gives for all tasks."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, name: str) -> str:
+        if not re.fullmatch(r"\w[\w .+-]*", name):
+            raise ValueError(f"{name!r} is no name for a task; use letters, digits, spaces and any of . _ + -")
+        return name
 
     @model_validator(mode="after")
     def _asks_something(self) -> "TaskSettings":

@@ -55,7 +55,7 @@ def deal(pools: Iterable[Pool], sizes: SplitSizes, *, seed: int, task: str) -> D
             wanted = split_sizes(len(fresh), pool.splits, sizes)
         except ValueError as error:
             left_out = repeated + elsewhere
-            found = f"{len(fresh)} different items" + (f" ({left_out} more are repeated)" if left_out else "")
+            found = f"{len(fresh)} different items" + (f" (and {left_out} repeated)" if left_out else "")
             raise ConfigError(f"task {task!r}: {pool.file} has {found}, and {error}") from None
         dealt = iter(fresh.values())
         for split in PRIORITY:

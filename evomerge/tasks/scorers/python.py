@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, SupportsFloat
 
-from pydantic import Field
+from pydantic import field_validator
 
 from evomerge.errors import ConfigError
 from evomerge.exchange import Answer
@@ -32,9 +32,17 @@ class PythonOptions(Settings):
     none; with several accepted answers it is called for each, and the best counts) and the generated text.
     """
 
-    function: str = Field(pattern=r"^[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*$")
+    function: str
     """Where the function is: `my.module:score`, imported with the job's folder on the path (while it is imported, so
     its own imports belong at the module's top)."""
+
+    @field_validator("function")
+    @classmethod
+    def _names_a_function(cls, name: str) -> str:
+        module, colon, function = name.partition(":")
+        if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            raise ValueError(f"{name!r} names no function; write module and function as my.module:score")
+        return name
 
 
 @scorer("python", options=PythonOptions, main="function")
