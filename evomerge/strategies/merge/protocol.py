@@ -62,9 +62,9 @@ class Parameters:
 class Parameter:
     """A parameter that a method declares.
 
-    It is one of `choices` where there are any (true and false are choices), else a number. `minimum` and `maximum` (both
-    allowed) are what the formula can take; `low`, `high` and `log` are the range that a search should use unless a
-    person knows better.
+    It is one of `choices` where there are any (true and false are choices), else a number. `minimum` and `maximum`
+    (both allowed) are what the formula can take; `low`, `high` and `log` are the range that a search should use
+    unless a person knows better.
     """
 
     name: str

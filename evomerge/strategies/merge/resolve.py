@@ -43,18 +43,40 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".") or "recipe"
 
 
-def check(recipe: Recipe, layout: Layout | None = None, path: Path = ()) -> None:
-    """Check every merge of a tree, with holes or without. Raises RecipeProblem for the first thing that is wrong.
+def check(recipe: Recipe, layout: Layout | None = None) -> None:
+    """Check every merge of a tree, with holes or without. Raises RecipeProblem for the first thing that is wrong."""
+
+    def visit(node: Recipe, path: Path) -> None:
+        if isinstance(node, Merge):
+            check_merge(node, layout, path)
+            if node.base is not None:
+                visit(node.base, (*path, "base"))
+            for index, item in enumerate(node.inputs):
+                visit(item.recipe, (*path, "models", index, "model"))
+
+    visit(recipe, ())
+
+
+def check_merge(merge: Merge, layout: Layout | None = None, path: Path = ()) -> None:
+    """Check one merge against its method: what it takes, the names of its parameters, their types and bounds.
 
     With a `layout` the groups are checked against the tensors there are; without, as far as their names are known.
+    `path` is where in its tree the merge stands. Raises RecipeProblem for the first thing that is wrong.
     """
-    if not isinstance(recipe, Merge):
-        return
-    _check_merge(recipe, layout, path)
-    if recipe.base is not None:
-        check(recipe.base, layout, (*path, "base"))
-    for index, item in enumerate(recipe.inputs):
-        check(item.recipe, layout, (*path, "models", index, "model"))
+    candidates = _methods(merge, path)
+    for method in candidates:
+        _check_models(merge, method, path)
+    groups = _groups(merge, layout, path)
+    for owner, params, at in _owners(merge, path):
+        for name, value in params.items():
+            known = [method for method in candidates if name in _declared(method, owner)]
+            if not known:
+                raise RecipeProblem((*at, name), _unknown(name, owner, candidates))
+            for part, spot in _parts(value, (*at, name), groups):
+                if len(known) < len(candidates):
+                    _check_condition(part, _gene(merge, path), candidates, known, spot)
+                for method in known:
+                    _check_value(part, _declared(method, owner)[name], spot)
 
 
 def parameters_for(merge: Merge, method: Method, group: str | None, depth: float) -> Parameters:
@@ -87,23 +109,6 @@ def _pick(value: Value, parameter: Parameter, group: str | None, depth: float, p
     if isinstance(value, Hole):
         raise RecipeProblem(path, "is a range, and a merge needs a value; write a number, or search for one")
     return float(value) if _is_number(parameter) else value
-
-
-def _check_merge(merge: Merge, layout: Layout | None, path: Path) -> None:
-    candidates = _methods(merge, path)
-    for method in candidates:
-        _check_models(merge, method, path)
-    groups = _groups(merge, layout, path)
-    for owner, params, at in _owners(merge, path):
-        for name, value in params.items():
-            known = [method for method in candidates if name in _declared(method, owner)]
-            if not known:
-                raise RecipeProblem((*at, name), _unknown(name, owner, candidates))
-            for part, group in _parts(value, (*at, name), groups):
-                if len(known) < len(candidates):
-                    _check_condition(part, _gene(merge, path), candidates, known, group)
-                for method in known:
-                    _check_value(part, _declared(method, owner)[name], group)
 
 
 def _owners(merge: Merge, path: Path) -> Iterator[tuple[Owner, Params, Path]]:

@@ -1,0 +1,6 @@
+"""Property tests here have no deadline: how long an example takes says nothing about a formula."""
+
+from hypothesis import settings
+
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

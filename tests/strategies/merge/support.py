@@ -1,0 +1,61 @@
+"""Calling a method in tests as a person would write it: the merge's parameters as a map, the inputs' by name."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evomerge.recipe.tree import Input, Merge, Scalar, Source
+from evomerge.strategies.merge.protocol import Parameters, TensorContext
+from evomerge.strategies.merge.registry import get
+from evomerge.strategies.merge.resolve import parameters_for
+from tests.strategies.merge.reference import Array
+
+TENSOR = "layers.0.weight"
+
+BASE = (1.0, 1.0, 1.0, 1.0)
+FIRST = (2.0, 0.8, 1.5, 1.0)
+SECOND = (0.6, 1.6, 1.3, 1.1)
+"""The cards' shared vectors: task vectors [1, -.2, .5, 0] and [-.4, .6, .3, .1]."""
+
+
+def parameters(
+    name: str, count: int, merge: Mapping[str, Scalar], each: Mapping[str, Sequence[float] | None]
+) -> Parameters:
+    """Return a method's parameters, what is not given at its default."""
+    given = {key: values for key, values in each.items() if values is not None}
+    inputs = tuple(
+        Input(Source(f"expert-{index}"), {key: values[index] for key, values in given.items()})
+        for index in range(count)
+    )
+    return parameters_for(Merge(name, inputs, params=merge), get(name), None, 0.0)
+
+
+def apply(
+    name: str,
+    base: Tensor | None,
+    inputs: Sequence[Tensor],
+    merge: Mapping[str, Scalar] | None = None,
+    *,
+    seed: int = 0,
+    fingerprints: Sequence[str] | None = None,
+    weight: Sequence[float] | None = None,
+    density: Sequence[float] | None = None,
+) -> Tensor:
+    """Merge tensors by the method of that name."""
+    prints = tuple(fingerprints or (f"expert-{index}" for index in range(len(inputs))))
+    context = TensorContext(TENSOR, depth=0.0, layers=1, seed=seed, fingerprints=prints)
+    return get(name).apply(
+        context, base, inputs, parameters(name, len(inputs), merge or {}, {"weight": weight, "density": density})
+    )
+
+
+def tensor(values: object) -> Tensor:
+    """Return a float64 tensor."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def array(values: Tensor) -> Array:
+    """Return a tensor as a float64 array."""
+    return values.detach().double().numpy().astype(np.float64)
