@@ -6,7 +6,6 @@ search; in arrival order tells enter as they come. Budgets, signals and progress
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -47,6 +46,14 @@ class Observer(Generic[T]):
         """A trial has its fitness, or failed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Open(Generic[T]):
+    """A trial that was asked and not yet told."""
+
+    proposal: Proposal
+    work: Work[T]
+
+
 @dataclass
 class Search(Generic[T]):
     """One search over a space: its parts, and the state that its journal can always rebuild."""
@@ -65,7 +72,7 @@ class Search(Generic[T]):
     stop: Stop = field(default_factory=Stop)
 
     trials: list[Trial[T]] = field(default_factory=list[Trial[T]], init=False)
-    _open: dict[int, Proposal] = field(default_factory=dict[int, Proposal], init=False)
+    _open: dict[int, _Open[T]] = field(default_factory=dict[int, _Open[T]], init=False)
     _running: dict[int, "asyncio.Task[Scores]"] = field(default_factory=dict[int, "asyncio.Task[Scores]"], init=False)
     _asked: int = field(default=0, init=False)
     _ended: str | None = field(default=None, init=False)
@@ -94,20 +101,19 @@ class Search(Generic[T]):
                 self._end(reason or "done")
                 break
             self._ask(proposals[0])
-        for number, proposal in self._open.items():
+        for number, trial in self._open.items():
             if number not in self._running:
-                self._running[number] = asyncio.create_task(self._evaluate(self._decode(proposal)))
+                self._running[number] = asyncio.create_task(self._evaluate(trial.work))
 
     def _ask(self, proposal: Proposal) -> None:
-        number = self._asked
-        self.journal.append("ask", number, {"vector": proposal.vector, "stage": proposal.stage})
-        self._open[number] = proposal
-        self._asked += 1
-        self.observer.asked(number)
+        self.journal.append("ask", self._asked, {"vector": proposal.vector, "stage": proposal.stage})
+        self._opened(proposal)
+        self.observer.asked(self._asked - 1)
 
-    def _decode(self, proposal: Proposal) -> Work[T]:
+    def _opened(self, proposal: Proposal) -> None:
         recipe = self.space.decode(proposal.vector)
-        return Work(recipe, self.identify(recipe), "search")
+        self._open[self._asked] = _Open(proposal, Work(recipe, self.identify(recipe), "search"))
+        self._asked += 1
 
     async def _evaluate(self, work: Work[T]) -> Scores:
         for _ in range(BACKEND_ATTEMPTS - 1):
@@ -147,18 +153,18 @@ class Search(Generic[T]):
         self._tell(number, data, replayed=False)
 
     def _tell(self, number: int, data: Mapping[str, Any], *, replayed: bool) -> None:
-        proposal = self._open.pop(number)
-        work = self._decode(proposal)
+        trial = self._open.pop(number)
         scored = None
         if "fitness" in data:
             scored = Fitness(data["fitness"], data["standard_error"], data["coverage"], data["items"], data["tasks"])
-            result = Result(proposal.id, "scored", (scored.value,), scored.standard_error, scored.items)
+            result = Result(trial.proposal.id, "scored", (scored.value,), scored.standard_error, scored.items)
         else:
-            result = Result(proposal.id, "failed")
+            result = Result(trial.proposal.id, "failed")
         self.strategy.tell([result])
-        trial = Trial(number, work.recipe, work.recipe_id, proposal.vector, scored, data.get("error"))
-        self.trials.append(trial)
-        self.observer.told(trial, replayed=replayed)
+        recipe, recipe_id = trial.work.recipe, trial.work.recipe_id
+        told = Trial(number, recipe, recipe_id, trial.proposal.vector, scored, data.get("error"))
+        self.trials.append(told)
+        self.observer.told(told, replayed=replayed)
 
     def _end(self, reason: str) -> None:
         self._ended = reason
@@ -171,13 +177,12 @@ class Search(Generic[T]):
             match event.kind:
                 case "ask":
                     proposals = self.strategy.ask(1)
-                    if not proposals or json.loads(json.dumps(proposals[0].vector)) != event.data["vector"]:
+                    if not proposals or list(proposals[0].vector) != event.data["vector"]:
                         raise StudyBroken(
                             f"trial {event.trial} cannot be replayed: the strategy now proposes something else; "
                             "go on with the versions that the study was started with (see `evomerge status`)"
                         )
-                    self._open[self._asked] = proposals[0]
-                    self._asked += 1
+                    self._opened(proposals[0])
                 case "tell" if event.trial is not None:
                     self._tell(event.trial, event.data, replayed=True)
                 case "decision" if "search_ended" in event.data:
