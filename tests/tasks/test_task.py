@@ -9,7 +9,7 @@ import pytest
 
 from evomerge.errors import BackendError, ConfigError, SourceError
 from evomerge.exchange import Answer, Failure, Generate, Judge, Likelihood, Sampling
-from evomerge.tasks import SPLITS, Score, Task
+from evomerge.tasks import SPLITS, Score, Task, TextScorer
 
 ROOT = Path(__file__).resolve().parents[2]
 Write = Callable[..., Path]
@@ -54,6 +54,20 @@ def test_an_answer_without_text_or_failure_is_the_backends_fault(load: Load) -> 
     task = load()
     with pytest.raises(BackendError, match="neither a text nor a failure"):
         task.score(task.items("search")[0], "search", Answer())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1.5, -0.5])
+def test_a_scorer_that_gives_no_share_is_told_on(load: Load, tmp_path: Path, value: float) -> None:
+    class Wrong(TextScorer):
+        def compare(self, text: str, reference: str) -> float:
+            return value
+
+    task = load()
+    task = dataclasses.replace(task, scorers={**task.scorers, "test": Wrong(None, tmp_path)})
+    with pytest.raises(
+        ConfigError, match=r"task 'sums': the scorer gives .* at data\.jsonl:\d+; a score is from 0 to 1"
+    ):
+        task.score(task.items("test")[0], "test", Answer(text=""))
 
 
 def test_an_item_of_another_split_is_not_answered_for(load: Load) -> None:

@@ -1,6 +1,9 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+
+from evomerge.tasks import ScorerSettings
 
 Worth = Callable[..., float]
 
@@ -25,3 +28,8 @@ def test_shared_words_are_counted_as_in_squad(worth: Worth, text: str, reference
 
 def test_of_several_right_answers_the_best_counts(worth: Worth) -> None:
     assert worth("f1", "Barack Obama", "Obama", "Barack Hussein Obama", "Barack Obama") == 1
+
+
+def test_the_key_is_the_words_that_count(tmp_path: Path) -> None:
+    f1 = ScorerSettings.model_validate("f1").make(tmp_path)
+    assert f1.key("The  Quick fox!") == f1.key("quick fox") == "quick fox"
