@@ -60,6 +60,7 @@ def test_an_answer_without_text_or_failure_is_the_backends_fault(load: Load) -> 
 def test_a_scorer_that_gives_no_share_is_told_on(load: Load, tmp_path: Path, value: float) -> None:
     class Wrong(TextScorer):
         def compare(self, text: str, reference: str) -> float:
+            del text, reference
             return value
 
     task = load()
