@@ -16,6 +16,7 @@ from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, Checkp
 from evomerge.backends.weights.compute import factors_of, tensor_of
 from evomerge.backends.weights.files import base_of
 from evomerge.backends.weights.fingerprint import fingerprint
+from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.models import Models, module_of, natural, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan, planned
 from evomerge.errors import CandidateError, ConfigError
@@ -47,18 +48,19 @@ class WeightStore:
 
     def as_written(self, recipe: Recipe) -> Recipe:
         """Return a resolved recipe with the names of its models as a person wrote them; fingerprints stay."""
-        known = {
-            source: replace(self._written.get((source.model, source.revision), source), fingerprint=source.fingerprint)
-            for source in sources(recipe)
-        }
-        return with_sources(recipe, known)
+        return with_sources(recipe, {source: self.name_of(source) for source in sources(recipe)})
+
+    def name_of(self, source: Source) -> Source:
+        """Return a resolved source under the name that a person wrote."""
+        written = self._written.get((source.model, source.revision), source)
+        return replace(written, fingerprint=source.fingerprint)
 
     def folder(self, source: Source) -> Path:
         """Return the folder of a source. Raises SourceError when it cannot be reached."""
         return self._models.open(source).folder
 
     def is_adapter(self, source: Source) -> bool:
-        """Return whether a source is an adapter rather than a whole model. Raises SourceError when it cannot be opened."""
+        """Return whether a source is an adapter, not a whole model. Raises SourceError when it cannot be opened."""
         return isinstance(self._models.open(source), Adapter)
 
     def check(self, recipe: Recipe) -> None:
@@ -90,6 +92,11 @@ class WeightStore:
         size = sum(4 * rank * sum(skeleton.stored[weight_of(module)].shape) for module, rank in ranks.items())
         return AdapterArtifact(base, skeleton.folder, max(ranks.values()), size)
 
+    def outline(self, recipe: Recipe) -> Mapping[str, Stored]:
+        """Return dtype and shape of what `tensors` will yield, in its order."""
+        stored = self._models.checkpoint(self._models.skeleton(recipe)).stored
+        return {name: stored[name] for name in sorted(stored, key=natural)}
+
     def tensors(self, recipe: Recipe) -> "Iterator[tuple[str, Tensor]]":
         """Yield the names and tensors of the recipe's checkpoint, each in the base's dtype; tied weights once.
 
@@ -98,9 +105,9 @@ class WeightStore:
         """
         plan = self._plan(recipe)
         skeleton = self._models.checkpoint(self._models.skeleton(recipe))
-        for name in sorted(skeleton.stored, key=natural):
+        for name, announced in self.outline(recipe).items():
             stored = skeleton.read(name)
-            if not skeleton.stored[name].is_float:
+            if not announced.is_float:
                 yield name, stored.clone()
                 continue
             merged = tensor_of(plan, name).to(stored.dtype)

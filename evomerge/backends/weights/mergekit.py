@@ -1,0 +1,166 @@
+"""A recipe as the YAML of mergekit, where both mean the same; a sentence why not where they do not.
+
+Formulas, gradients over depth and first-match filters agree with mergekit's; groups become filters, which are tried on
+every tensor's name before they are believed. Random masks are drawn differently: that is said in a comment.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from evomerge.recipe.groups import KNOWN_GROUPS, Grouping, Layout, layer_of
+from evomerge.recipe.tree import ByGroup, Gradient, Merge, Recipe, Source, Value
+from evomerge.strategies.merge.registry import get
+
+_DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_NAMES: Mapping[str, str] = {"scale": "lambda"}
+_MASKS = (
+    "# mergekit draws other random masks, and keeps each tensor's sum of magnitudes: its result is another sample.\n"
+)
+
+
+class NotExpressible(Exception):
+    """Why a recipe cannot be said to mergekit, as the end of a sentence."""
+
+
+def to_mergekit(recipe: Recipe, layout: Layout, dtype: str) -> str:
+    """Return the YAML of a merge of whole models; `dtype` is that of the result (BF16, F16, F32).
+
+    Raises NotExpressible.
+    """
+    if isinstance(recipe, Source):
+        raise NotExpressible("it is a single model")
+    if recipe.refactor is not None:
+        raise NotExpressible("it is refactored to a low rank")
+    models = [_name(item.recipe) for item in recipe.inputs]
+    base = None if recipe.base is None else _name(recipe.base)
+    writer = _Writer(recipe, layout)
+    config: dict[str, Any] = {"merge_method": str(recipe.method)}
+    match recipe.method:
+        case "slerp":
+            models = models if base is None else [base, *models]
+            config |= {"base_model": models[0], "models": [{"model": model} for model in models]}
+            config["parameters"] = writer.merge("t")
+        case "linear":
+            config |= {"models": writer.models(models, "weight"), "parameters": writer.merge("normalize")}
+        case "task_arithmetic":
+            config |= {"base_model": base, "models": writer.models(models, "weight")}
+            config["parameters"] = writer.merge("scale", "normalize")
+        case "dare_linear":
+            config |= {"base_model": base, "models": writer.models(models, "weight", "density")}
+            config["parameters"] = writer.merge("scale", "normalize") | {"rescale": True}
+        case "ties" | "dare_ties":
+            config |= {"base_model": base, "models": writer.models(models, "weight", "density")}
+            config["parameters"] = writer.merge("scale") | {"normalize": writer.mean()}
+            if recipe.method == "dare_ties":
+                config["parameters"] |= {"rescale": True}
+        case _:
+            raise NotExpressible(f"it has no method that means what {recipe.method} means here")
+    config |= {"dtype": "float32", "out_dtype": _DTYPES[dtype]}
+    comment = _MASKS if str(recipe.method).startswith("dare") else ""
+    return comment + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def _name(recipe: Recipe) -> str:
+    if isinstance(recipe, Merge):
+        raise NotExpressible("it merges merges, and one file of mergekit describes one merge")
+    return recipe.model if recipe.revision is None else f"{recipe.model}@{recipe.revision}"
+
+
+class _Writer:
+    """Writes the parameters of one merge."""
+
+    def __init__(self, merge: Merge, layout: Layout) -> None:
+        self._merge = merge
+        self._grouping = Grouping.of(merge, layout)
+        self._declared = {parameter.name: parameter for parameter in get(str(merge.method)).parameters}
+
+    def merge(self, *names: str) -> dict[str, Any]:
+        """Return parameters of the merge itself."""
+        return {_NAMES.get(name, name): self._written(self._merge.params.get(name), name) for name in names}
+
+    def models(self, models: list[str], *names: str) -> list[dict[str, Any]]:
+        """Return the models with parameters of their own."""
+        return [
+            {"model": model, "parameters": {name: self._written(item.params.get(name), name) for name in names}}
+            for model, item in zip(models, self._merge.inputs, strict=True)
+        ]
+
+    def mean(self) -> bool:
+        """Return whether what agrees is averaged rather than summed, where that means the same for every weight."""
+        chosen = self._merge.params.get("merge_func", self._declared["merge_func"].default)
+        if chosen not in ("mean", "sum"):
+            raise NotExpressible("it has no merge_func but the mean and the sum, the same for all tensors")
+        weights = [number for item in self._merge.inputs for number in _numbers(item.params.get("weight", 1.0))]
+        if chosen == "mean" and min(weights) < 0:
+            raise NotExpressible("it divides by weights rather than by their magnitudes, and some are negative")
+        return chosen == "mean"
+
+    def _written(self, value: Value | None, name: str) -> Any:
+        default = self._declared[name].default
+        if value is None:
+            return default
+        if isinstance(value, Gradient):
+            return list(value.points)
+        return self._filtered(value, default) if isinstance(value, ByGroup) else value
+
+    def _filtered(self, value: ByGroup, default: Value) -> list[dict[str, Any]]:
+        """Return values by filter: mergekit takes the first whose filter is a part of the tensor's name."""
+        wanted: dict[str, Any] = {}
+        for tensor in self._grouping.layout.tensors:
+            found = value.values.get(self._grouping.group(tensor) or "", default)
+            wanted[tensor] = list(found.points) if isinstance(found, Gradient) else found
+        for entries in (self._by_role(wanted), _by_layer(wanted), _by_name(wanted)):
+            if all(_first(entries, tensor) == found for tensor, found in wanted.items()):
+                return entries
+        raise NotExpressible("its filters cannot tell these groups apart")
+
+    def _by_role(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return one filter for each pattern of the groups that some tensor needs, and the value of what is left."""
+        entries: list[dict[str, Any]] = []
+        left = dict(wanted)
+        own, listed = self._merge.groups, self._merge.per.groups
+        groups = [own[name] for name in own if name in listed]
+        groups += [KNOWN_GROUPS[name] for name in KNOWN_GROUPS if name in listed and name not in own]
+        for patterns in groups:
+            for pattern in patterns:
+                taken = [tensor for tensor in left if pattern.strip("*") in tensor]
+                if taken:
+                    entries.append({"filter": pattern.strip("*"), "value": left[taken[0]]})
+                left = {tensor: found for tensor, found in left.items() if tensor not in taken}
+        rest = next(iter(left.values()), None)
+        entries = [entry for entry in entries if entry["value"] != rest]
+        return entries if rest is None else [*entries, {"value": rest}]
+
+
+def _by_layer(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    entries: dict[str, Any] = {}
+    for tensor, found in wanted.items():
+        number = layer_of(tensor)
+        before, dot, _ = tensor.partition(f".{number}.")
+        entries.setdefault(before + dot if number is not None else tensor, found)
+    return [{"filter": part, "value": found} for part, found in entries.items()]
+
+
+def _by_name(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
+    longest_first = sorted(wanted, key=lambda tensor: (-len(tensor), tensor))
+    return [{"filter": tensor, "value": wanted[tensor]} for tensor in longest_first]
+
+
+def _first(entries: list[dict[str, Any]], tensor: str) -> Any:
+    return next((entry["value"] for entry in entries if entry.get("filter", "") in tensor), None)
+
+
+def _numbers(value: Value) -> list[float]:
+    match value:
+        case ByGroup():
+            return [number for item in value.values.values() for number in _numbers(item)]
+        case Gradient():
+            return [number for point in value.points for number in _numbers(point)]
+        case bool() | str():
+            return []
+        case float() | int():
+            return [float(value)]
+        case _:
+            raise NotExpressible("it still has holes")
