@@ -142,7 +142,10 @@ def refuses_wrong_results(subject: Subject) -> None:
     _refused(strategy, [Result(number, "scored")], "a scored result without a fitness")
     _refused(strategy, [_scored(number, 1.0), _scored(number, 1.0)], "an id twice in one call")
     _refused(strategy, [_scored(number, 1.0), _scored(number + 1, 1.0)], "a known and an unknown id")
-    strategy.tell([_scored(number, 1.0)])
+    try:
+        strategy.tell([_scored(number, 1.0)])
+    except ValueError as error:
+        raise AssertionError(f"a call that is refused must leave its results untold: {error}") from error
 
 
 def refuses_to_ask_for_less_than_nothing(subject: Subject) -> None:

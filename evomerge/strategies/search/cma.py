@@ -21,9 +21,10 @@ from evomerge.strategies.search.settings import StrategySettings
 
 DIAGONAL_FROM = 50
 
-# pycma ends a run on any of these, and nevergrad then begins anew at the start. All are off but the one that cannot be
-# turned off: that a step no longer changes the floating-point numbers.
-_NEVER_STOP = {
+# pycma ends a run on any of the tol... and nevergrad then begins anew at the start. All are off but the one that cannot
+# be turned off: that a step no longer changes the floating-point numbers. Mirrored samples, pycma's habit with fewer
+# than six a generation, must be told in the generation they were drawn for, which results out of order are not.
+_OPTIONS = {
     "tolx": 0,
     "tolfun": 0,
     "tolfunhist": 0,
@@ -34,6 +35,7 @@ _NEVER_STOP = {
     "tolupsigma": float("inf"),
     "tolconditioncov": 0,
     "tolxstagnation": None,
+    "CMA_mirrors": 0,
 }
 
 
@@ -49,7 +51,7 @@ class CMA(NevergradSearch):
             scale=settings.first_step,
             popsize=settings.population,
             diagonal=genes >= DIAGONAL_FROM,
-            inopts=_NEVER_STOP,
+            inopts=_OPTIONS,
         )
         super().__init__(configured(box(centre, settings.seed, sigma=1.0, bounded=False)), genes, first, "as the worst")
 

@@ -110,9 +110,8 @@ def box(start: Vector, seed: int, *, sigma: float, bounded: bool) -> Any:
     import nevergrad as ng
     import numpy as np
 
-    array: Any = ng.p.Array(init=np.array(start, dtype=np.float64))
-    array.random_state = np.random.RandomState(seed)  # first of all: without one, the rest draws from the global state
-    array.set_mutation(sigma=sigma)
+    array: Any = ng.p.Array(init=np.array(start, dtype=np.float64)).set_mutation(sigma=sigma)
+    array.random_state = np.random.RandomState(seed)  # before the bounds, which would seed one from the global state
     if bounded:
         array.set_bounds(0.0, 1.0, method="clipping", full_range_sampling=True)
     return array

@@ -1,7 +1,7 @@
 """Test-based population-size adaptation: an evolution strategy for noise, whose population grows when it stalls.
 
-Wants many cheap, noisy trials: without a `population` a generation is four times the number of genes. Its centre is a
-finalist. Source: Hellwig and Beyer, PPSN 2016.
+For many cheap, noisy trials. Its first generation is small (16), because it grows by itself. Its centre is a finalist.
+Source: Hellwig and Beyer, PPSN 2016.
 """
 
 from collections.abc import Sequence
@@ -13,6 +13,9 @@ from evomerge.strategies.search.ledger import opening
 from evomerge.strategies.search.protocol import Strategy
 from evomerge.strategies.search.registry import strategy
 from evomerge.strategies.search.settings import StrategySettings
+
+FIRST_POPULATION = 16
+"""Where nevergrad begins with four times the number of genes, most budgets end before the second generation."""
 
 
 class TBPSA(NevergradSearch):
@@ -36,13 +39,15 @@ class TBPSA(NevergradSearch):
 
 @strategy("tbpsa", settings=("population",))
 def make_tbpsa(
-    settings: StrategySettings, genes: Sequence[Gene], start: Vector, suggestions: Sequence[Vector]
+    settings: StrategySettings,
+    genes: Sequence[Gene],  # noqa: ARG001  # the start has as many numbers
+    start: Vector,
+    suggestions: Sequence[Vector],
 ) -> Strategy:
     """Return a TBPSA."""
     from nevergrad.optimization.optimizerlib import ParametrizedTBPSA
 
-    # A generation is four times as many as its parents.
-    parents = len(genes) if settings.population is None else settings.population // 4
+    parents = (settings.population or FIRST_POPULATION) // 4  # a generation is four times as many
     configured: Any = ParametrizedTBPSA(naive=False, initial_popsize=parents)
     optimizer = configured(box(start, settings.seed, sigma=1 / 6, bounded=True))
     return TBPSA(optimizer, start, opening(start, suggestions))
