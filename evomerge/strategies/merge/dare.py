@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from evomerge.strategies.merge.averages import shares
-from evomerge.strategies.merge.masks import expert_key, keep_mask
+from evomerge.strategies.merge.masks import drop_, expert_key
 from evomerge.strategies.merge.parameters import MERGE_FUNC, SCALE, SIGNED_WEIGHT, normalize
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
@@ -41,27 +41,24 @@ _RESCALE = Parameter(
 )
 
 
-def drop_(delta: "Tensor", density: float, rescale: str, key: int) -> "Tensor":
-    """Drop entries of a whole tensor at random and rescale the rest, in place, and return the tensor.
-
-    With `rescale` "l1", a tensor of which nothing but zeros was kept stays zero.
-    """
-    if density == 1:
-        return delta
-    before = total(_magnitude, delta) if rescale == "l1" else 0.0
-    delta.mul_(keep_mask(key, density, delta.numel(), device=delta.device).view(delta.shape))
-    if rescale == "unbiased":
-        return delta.div_(density)
-    after = total(_magnitude, delta)
-    return delta.mul_(before / after) if after > 0 else delta
-
-
 def _dropped(
     ctx: TensorContext, origin: "Tensor", inputs: "Sequence[Tensor]", params: Parameters, index: int
 ) -> "Tensor":
+    """Return an expert's task vector after entries were dropped at random and the rest rescaled.
+
+    With `rescale` l1, a tensor of which nothing but zeros was kept stays zero.
+    """
+    delta = inputs[index] - origin
     density = float(params.inputs[index]["density"])
-    key = expert_key(ctx.seed, ctx.name, ctx.fingerprints[index])
-    return drop_(inputs[index] - origin, density, params.choice("rescale"), key)
+    if density == 1:
+        return delta
+    l1 = params.choice("rescale") == "l1"
+    before = total(_magnitude, delta) if l1 else 0.0
+    kept = drop_(delta.flatten(), expert_key(ctx.seed, ctx.name, ctx.fingerprints[index]), density).view(delta.shape)
+    if not l1:
+        return kept.div_(density)
+    after = total(_magnitude, kept)
+    return kept.mul_(before / after) if after > 0 else kept
 
 
 def _magnitude(tensor: "Tensor") -> "Tensor":

@@ -15,7 +15,6 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -30,31 +29,28 @@ def expert_key(seed: int, tensor: str, fingerprint: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def keep_mask(
-    key: int, density: float, count: int, *, offset: int = 0, device: "torch.device | str" = "cpu"
-) -> "Tensor":
-    """Return for the flat indices `offset` to `offset + count` whether they are kept.
+def drop_(flat: "Tensor", key: int, density: float, *, offset: int = 0) -> "Tensor":
+    """Set to zero, in place, the elements that are not kept, and return the tensor.
 
-    A bool tensor of one dimension. `density` is above 0 and at most 1; at 1 everything is kept. Raises ValueError
-    beyond.
+    `flat` has one dimension and may be a slice of a larger tensor; `offset` is the flat index of its first element
+    there. `density` is above 0 and at most 1, where all is kept. Raises ValueError beyond.
     """
     import torch
 
     if not 0 < density <= 1:
         raise ValueError(f"a mask's density must be above 0 and at most 1, and it is {density}")
-    device = torch.device(device)
-    first, last = offset // 2, (offset + count + 1) // 2
-    kept = torch.empty(2 * (last - first), dtype=torch.bool, device=device)
     highest = _highest_kept(density)
-    piece = min(_CPU_PIECE if device.type == "cpu" else _GPU_PIECE, last - first)
-    ramp = torch.arange(1, piece + 1, dtype=torch.int64, device=device).mul_(_signed(_GOLDEN))
+    first, last = offset // 2, (offset + flat.numel() + 1) // 2
+    piece = min(_CPU_PIECE if flat.device.type == "cpu" else _GPU_PIECE, last - first)
+    ramp = torch.arange(1, piece + 1, dtype=torch.int64, device=flat.device).mul_(_signed(_GOLDEN))
     words, scratch = torch.empty_like(ramp), torch.empty_like(ramp)
     for start in range(first, last, max(piece, 1)):
         size = min(piece, last - start)
         _fill(words[:size], scratch[:size], ramp[:size], key + start * _GOLDEN)
-        out = kept[2 * (start - first) : 2 * (start - first + size)]
-        torch.le(words[:size].view(torch.int32), highest, out=out)
-    return kept[offset % 2 : offset % 2 + count]
+        begin, end = max(2 * start, offset), min(2 * (start + size), offset + flat.numel())
+        halves = words[:size].view(torch.int32)[begin - 2 * start : end - 2 * start]
+        flat[begin - offset : end - offset].mul_(halves <= highest)
+    return flat
 
 
 def _fill(words: "Tensor", scratch: "Tensor", ramp: "Tensor", start: int) -> None:

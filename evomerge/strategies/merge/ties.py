@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from evomerge.strategies.merge.parameters import MERGE_FUNC, SCALE, WEIGHT
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
-from evomerge.strategies.merge.sparsify import trim_
-from evomerge.strategies.merge.vectors import required
+from evomerge.strategies.merge.sparsify import trim
+from evomerge.strategies.merge.vectors import pieces, required
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,27 +30,30 @@ def consensus(deltas: "list[Tensor]", weights: Sequence[float], merge_func: str)
     """Return the merge of those entries that agree with the elected sign. The deltas are weighted, and overwritten.
 
     The sign of a coordinate is that of the sum of the deltas, plus where it is zero. Among the entries of that sign,
-    "mean" is their sum over the sum of their weights' magnitudes, "sum" their sum, "max" the one of largest
-    magnitude; zeros have no sign. A coordinate without such entries is zero.
+    "mean" is their sum over the sum of their weights' magnitudes, "sum" their sum, "max" the one of largest magnitude;
+    zeros have no sign. A coordinate without such entries is zero.
     """
+    flat = [delta.flatten() for delta in deltas]
+    result = flat[0]
+    for span in pieces(result):
+        result[span] = _agreed([delta[span] for delta in flat], weights, merge_func)
+    return result.view(deltas[0].shape)
+
+
+def _agreed(deltas: "list[Tensor]", weights: Sequence[float], merge_func: str) -> "Tensor":
     import torch
 
-    sign = deltas[0].clone()
-    for delta in deltas[1:]:
-        sign.add_(delta)
-    sign = sign.ge_(0).mul_(2).sub_(1)
+    sign = reduce(torch.add, deltas).ge(0).to(deltas[0].dtype).mul_(2).sub_(1)
     agreeing = [delta.mul_(sign).clamp_(min=0) for delta in deltas]
     if merge_func == "max":
-        return reduce(torch.maximum, agreeing).mul_(sign)
-    merged = agreeing[0].clone()
-    for part in agreeing[1:]:
-        merged.add_(part)
+        return reduce(torch.maximum, agreeing) * sign
+    merged = reduce(torch.add, agreeing) * sign
     if merge_func == "mean":
         mass = torch.zeros_like(merged)
         for part, weight in zip(agreeing, weights, strict=True):
             mass.add_(part > 0, alpha=abs(weight))
         merged.div_(mass.clamp_(min=torch.finfo(mass.dtype).tiny))
-    return merged.mul_(sign)
+    return merged
 
 
 @method(
@@ -84,6 +87,6 @@ def ties(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", 
     origin = required(base)
     weights, densities = params.numbers("weight"), params.numbers("density")
     order = ballot(ctx, weights)
-    deltas = [trim_(inputs[index] - origin, densities[index]).mul_(weights[index]) for index in order]
+    deltas = [trim(inputs[index] - origin, densities[index]).mul_(weights[index]) for index in order]
     merged = consensus(deltas, [weights[index] for index in order], params.choice("merge_func"))
     return merged.mul_(params.number("scale")).add_(origin)

@@ -1,16 +1,16 @@
-"""What formulas have in common: a base that must be there, and sums over all elements of a tensor.
+"""What formulas have in common: a base that must be there, work in pieces, and sums over all elements of a tensor.
 
-Sums are taken in float64 over pieces of fixed size: they need little memory whatever the tensor's size, and what
-hangs on them does not change with the number of threads beyond the last bits of a float64.
+Sums are taken in float64, so what hangs on them does not change with the number of threads beyond a float64's last
+bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_PIECE = 1 << 20
+_PIECE = 1 << 17  # elements of which a few tensors stay in a core's cache
 
 
 def required(base: "Tensor | None") -> "Tensor":
@@ -20,12 +20,23 @@ def required(base: "Tensor | None") -> "Tensor":
     return base
 
 
+def pieces(flat: "Tensor") -> "Iterator[slice]":
+    """Yield slices that cover a tensor of one dimension.
+
+    On a CPU they are small, so that what is computed on the way stays in its cache; elsewhere there is one.
+    """
+    size = flat.numel()
+    step = _PIECE if flat.device.type == "cpu" else max(size, 1)
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
+
+
 def total(term: "Callable[..., Tensor]", *tensors: "Tensor") -> float:
     """Return the sum over all elements of `term(*tensors)`, a function that works element by element, in float64."""
     import torch
 
     flat = [tensor.flatten() for tensor in tensors]
     result = torch.zeros((), dtype=torch.float64, device=flat[0].device)
-    for start in range(0, flat[0].numel(), _PIECE):
-        result += term(*(tensor[start : start + _PIECE].double() for tensor in flat)).sum()
+    for span in pieces(flat[0]):
+        result += term(*(tensor[span].double() for tensor in flat)).sum()
     return float(result)

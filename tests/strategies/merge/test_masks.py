@@ -9,11 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evomerge.strategies.merge import masks
-from evomerge.strategies.merge.masks import expert_key, keep_mask
+from evomerge.strategies.merge.masks import drop_, expert_key
 from tests.strategies.merge.reference import uniform
 from tests.strategies.merge.support import apply
 
 KEY = expert_key(7, "layers.0.weight", "expert")
+
+
+def keep_mask(key: int, density: float, count: int, *, offset: int = 0) -> torch.Tensor:
+    return drop_(torch.ones(count), key, density, offset=offset) == 1
 
 
 def bits(mask: torch.Tensor) -> str:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.strategies.merge.sparsify import kept_count, trim_
+from evomerge.strategies.merge.sparsify import kept_count, trim
 from tests.strategies.merge import reference
 from tests.strategies.merge.support import array
 
@@ -20,25 +20,25 @@ def test_count_is_the_whole_part_and_at_least_one(size: int, density: float, cou
 
 def test_of_equal_entries_the_lowest_indices_are_kept() -> None:
     delta = torch.tensor([[1.0, -2.0, 2.0], [-2.0, 3.0, 2.0]])
-    assert trim_(delta, 0.5).tolist() == [[0.0, -2.0, 2.0], [0.0, 3.0, 0.0]]
+    assert trim(delta, 0.5).tolist() == [[0.0, -2.0, 2.0], [0.0, 3.0, 0.0]]
 
 
 def test_official_threshold_rule_would_keep_one_more() -> None:
-    kept = trim_(torch.arange(1.0, 101.0), 0.2)
+    kept = trim(torch.arange(1.0, 101.0), 0.2)
     assert int(kept.count_nonzero()) == 20
     assert float(kept[kept > 0].min()) == 81.0
 
 
 def test_density_zero_keeps_nothing() -> None:
-    assert trim_(torch.ones(5), 0.0).tolist() == [0.0] * 5
+    assert trim(torch.ones(5), 0.0).tolist() == [0.0] * 5
 
 
 def test_zeros_stay_zeros_when_more_is_asked_for_than_there_is() -> None:
-    assert trim_(torch.tensor([0.0, 5.0, 0.0, 0.0]), 0.75).tolist() == [0.0, 5.0, 0.0, 0.0]
+    assert trim(torch.tensor([0.0, 5.0, 0.0, 0.0]), 0.75).tolist() == [0.0, 5.0, 0.0, 0.0]
 
 
 @given(values=st.lists(st.integers(-3, 3), max_size=30), density=st.floats(0, 1))
 def test_trim_agrees_with_sorting(values: list[int], density: float) -> None:
     delta = torch.tensor(values, dtype=torch.float64)
     expected = reference.trim(array(delta), density)
-    assert trim_(delta, density).tolist() == expected.tolist()
+    assert trim(delta, density).tolist() == expected.tolist()
