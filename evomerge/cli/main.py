@@ -4,18 +4,19 @@ Every command is a thin function over the library. Errors that evomerge raises o
 and end with their exit code; nobody sees a traceback unless EVOMERGE_DEBUG is set.
 """
 
+import difflib
 import os
 import sys
 import traceback
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
-INTERNAL = 70
+USAGE, INTERNAL = 2, 70
 
 app = typer.Typer(
     name="evomerge",
@@ -63,12 +64,13 @@ def run(arguments: list[str]) -> int:
     try:
         result = app(arguments, prog_name="evomerge", standalone_mode=False)
         return result if isinstance(result, int) else 0
-    except click.exceptions.Exit as exit_:
+    except typer.Exit as exit_:
         return exit_.exit_code
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except click.exceptions.Abort:
+    except TyperException as error:
+        if sentence := _usage(error, arguments):
+            _say(sentence)
+        return USAGE
+    except (typer.Abort, KeyboardInterrupt):
         return 130
     except EvomergeError as error:
         _say(str(error))
@@ -87,6 +89,18 @@ def run(arguments: list[str]) -> int:
 def _register_once() -> None:
     if not app.registered_commands:
         _register()
+
+
+def _usage(error: TyperException, arguments: list[str]) -> str:
+    """Return what was wrong with the words of a command and where to look; nothing where its help was shown instead."""
+    message = error.format_message().rstrip(".")
+    known = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
+    first = next((word for word in arguments if not word.startswith("-")), "")
+    if first in known:
+        return f"{message}; see `evomerge {first} --help`" if message else ""
+    near = difflib.get_close_matches(first, known, n=1)
+    hint = f"did you mean `evomerge {near[0]}`?" if near else "see `evomerge --help`"
+    return f"{message}; {hint}" if message else ""
 
 
 def _say(sentence: str) -> None:

@@ -119,5 +119,5 @@ def export(
 
     reopened = reopen(study)
     recipe, note = reopened.winner() if trial is None else reopened.trial(trial)
-    write(reopened.prepared.store, recipe, out, notes=[note])
+    write(reopened.prepared.store, recipe, out, card=note)
     typer.echo(f"exported into {out}")

@@ -8,11 +8,15 @@ import asyncio
 import hashlib
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from pydantic import ValidationError
+
+from evomerge.errors import ConfigError
+from evomerge.recipe.reading import dotted
 from evomerge.recipe.space import Space
 from evomerge.recipe.tree import Merge, Source, recipe_id
 from evomerge.strategies.search.registry import make_strategy
@@ -66,13 +70,21 @@ def search(
     seed, ...). With a `folder` the search is journalled there: the same call goes on where it was stopped, and asks no
     point twice. Raises ConfigError for unknown settings and StudyLocked when another process searches in that folder.
     """
-    chosen = SearchSettings.model_validate(settings)
+    chosen = _chosen(settings)
     if folder is None:
         return asyncio.run(_search(space, fitness, Journal(None), chosen))
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with locked(place):
         return asyncio.run(_search(space, fitness, Journal(place / "journal.db"), chosen))
+
+
+def _chosen(settings: Mapping[str, Any]) -> SearchSettings:
+    try:
+        return SearchSettings.model_validate(settings)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise ConfigError(f"search: {dotted(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 async def _search(

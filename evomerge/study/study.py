@@ -254,7 +254,7 @@ class _Run:
             return
         if outcome.merged.exists():
             shutil.rmtree(outcome.merged)
-        export(self.prepared.store, winner.recipe, outcome.merged, notes=[outcome.verdict])
+        export(self.prepared.store, winner.recipe, outcome.merged, card=outcome.verdict)
         self.journal.set_fact("exported", winner.recipe_id)
         self.journal.append("decision", None, {"finished": True, "elapsed": round(self.limits.elapsed, 3)})
         self.journal.commit()
