@@ -25,7 +25,7 @@ _FRAGMENTS = 8
 
 @dataclass(slots=True)
 class Row:
-    """One request being answered: its place in the caller's batch, its prompt, at most `limit` new tokens (1 or more)."""
+    """One request: its place in the caller's batch, its prompt, and at most `limit` (1 or more) new tokens."""
 
     index: int
     prompt: tuple[int, ...]
@@ -47,7 +47,7 @@ def generate(
         running()
         tokens = batch.next()
         left: list[int] = []
-        chosen: list[int] = tokens.tolist()
+        chosen = cast("list[int]", tokens.tolist())
         for place, (row, token) in enumerate(zip(writing, chosen, strict=True)):
             row.written.append(token)
             answer = _ended(row, text, ends)
