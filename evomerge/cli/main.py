@@ -4,7 +4,6 @@ Every command is a thin function over the library. Errors that evomerge raises o
 and end with their exit code; nobody sees a traceback unless EVOMERGE_DEBUG is set.
 """
 
-import difflib
 import os
 import sys
 import traceback
@@ -94,13 +93,9 @@ def _register_once() -> None:
 def _usage(error: TyperException, arguments: list[str]) -> str:
     """Return what was wrong with the words of a command and where to look; nothing where its help was shown instead."""
     message = error.format_message().rstrip(".")
-    known = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
-    first = next((word for word in arguments if not word.startswith("-")), "")
-    if first in known:
-        return f"{message}; see `evomerge {first} --help`" if message else ""
-    near = difflib.get_close_matches(first, known, n=1)
-    hint = f"did you mean `evomerge {near[0]}`?" if near else "see `evomerge --help`"
-    return f"{message}; {hint}" if message else ""
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    command = next((f" {word}" for word in arguments if word in known), "")
+    return f"{message} (see `evomerge{command} --help`)" if message else ""
 
 
 def _say(sentence: str) -> None:
