@@ -36,6 +36,10 @@ class Prepared:
         """Return the number of items that one recipe is asked on a split."""
         return sum(len(task.items(split)) for task in self.tasks)
 
+    def check_values(self) -> None:
+        """Read every weight of every model. Raises SourceError for the first that is no finite number."""
+        self.store.check_values(self.template)
+
 
 def prepare(job: Job) -> Prepared:
     """Open the models and items of a job and check that they fit. Raises ConfigError; nothing is written."""

@@ -8,15 +8,14 @@ import asyncio
 import hashlib
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from pydantic import ValidationError
-
-from evomerge.errors import ConfigError
-from evomerge.recipe.reading import dotted
+from evomerge.errors import CandidateError, ConfigError
+from evomerge.recipe.reading import Document
 from evomerge.recipe.space import Space
 from evomerge.recipe.tree import Merge, Source, recipe_id
 from evomerge.strategies.search.registry import make_strategy
@@ -51,6 +50,10 @@ class _FunctionEvaluator(Generic[T]):
         if not kept:
             value = self.fitness(work.recipe)
             number = float(await value if inspect.isawaitable(value) else value)
+            if not math.isfinite(number):
+                raise ConfigError(
+                    f"the fitness of {work.recipe!r} is {number}; raise CandidateError for what cannot be"
+                )
             kept = {FITNESS: ItemScore(FITNESS, number)}
             self.journal.put_scores(work.recipe_id, FITNESS, work.split, kept.values())
         return {FITNESS: {FITNESS: kept[FITNESS].score}}
@@ -68,23 +71,17 @@ def search(
     `fitness` gets what the space decodes to (a recipe, or the filled-in tree) and returns a number; it may be async. It
     may raise CandidateError for a point that cannot be. `settings` are those of `search:` in a job (strategy, trials,
     seed, ...). With a `folder` the search is journalled there: the same call goes on where it was stopped, and asks no
-    point twice. Raises ConfigError for unknown settings and StudyLocked when another process searches in that folder.
+    point twice. Raises ConfigError for wrong settings
+    and for a fitness that is no number, CandidateError when every point failed, and StudyLocked when another process
+    searches in that folder.
     """
-    chosen = _chosen(settings)
+    chosen = Document(settings, "search()", {}).parse(SearchSettings)
     if folder is None:
         return asyncio.run(_search(space, fitness, Journal(None), chosen))
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with locked(place):
         return asyncio.run(_search(space, fitness, Journal(place / "journal.db"), chosen))
-
-
-def _chosen(settings: Mapping[str, Any]) -> SearchSettings:
-    try:
-        return SearchSettings.model_validate(settings)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise ConfigError(f"search: {dotted(problem['loc'])}: {problem['msg'].removeprefix('Value error, ')}") from None
 
 
 async def _search(
@@ -106,7 +103,7 @@ async def _search(
         journal.close()
     scored = [trial for trial in run.trials if trial.fitness is not None]
     if not scored:
-        raise ValueError("no trial has a fitness: every point failed")
+        raise CandidateError(f"all {len(run.trials)} trials failed; the first said: {run.trials[0].error}")
     best = max(scored, key=lambda trial: (cast(Any, trial.fitness).value, -trial.number))
     return Found(best, tuple(space.decode(vector) for vector in strategy.finalists()), tuple(run.trials))
 

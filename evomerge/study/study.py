@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from evomerge.backends.protocol import Backend
 from evomerge.backends.weights.export import export
-from evomerge.errors import BackendError, CandidateError, StudyBroken
+from evomerge.errors import BackendError, CandidateError, ConfigError, StudyBroken
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.strategies.search.registry import make_strategy
 from evomerge.study.evaluate import TaskEvaluator, Work
@@ -63,11 +63,16 @@ class Study:
     async def run(self) -> Outcome:
         """Run the study to its end, or raise Stopped where somebody stopped it.
 
-        Raises StudyLocked, StudyChanged and StudyBroken as their names say, and BackendError when the backend keeps
-        failing.
+        Every weight is read once, before a study begins; nothing is written for models that cannot be used. Raises
+        ConfigError for those and for a folder of other things, StudyLocked, StudyChanged and StudyBroken as their names
+        say, and BackendError when the backend keeps failing.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with locked(self.folder), closing(Journal(self.folder / "journal.db")) as journal:
+        path = self.folder / "journal.db"
+        if not path.is_file():
+            _check_new(self.folder)
+            self.prepared.check_values()
+            _make(self.folder)
+        with locked(self.folder), closing(Journal(path)) as journal:
             self._identify(journal)
             try:
                 return await _Run(self, journal).run()
@@ -268,6 +273,21 @@ class _Run:
         tested = len(self.prepared.baselines) + 1
         items = later * self.prepared.items("select") + tested * self.prepared.items("test")
         return self.limits.elapsed / done * items
+
+
+def _check_new(folder: Path) -> None:
+    """Raise ConfigError for a place that holds something else: what a study writes there could replace it."""
+    if folder.exists() and (not folder.is_dir() or any(file.name != "lock" for file in folder.iterdir())):
+        raise ConfigError(f"{folder}: this is no study, and it is not empty; name a new folder with --study")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: this folder cannot be made ({error.strerror}); name another with --study"
+        ) from None
 
 
 def _elapsed(journal: Journal) -> float:
