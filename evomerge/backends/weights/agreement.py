@@ -8,6 +8,7 @@ from evomerge.backends.weights.adapter import CONFIG, Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened
 from evomerge.backends.weights.models import Models, merges, natural, weight_of
+from evomerge.backends.weights.tensors import all_finite
 from evomerge.backends.weights.vocabulary import check_same
 from evomerge.errors import ConfigError, SourceError
 from evomerge.recipe.tree import Merge, Recipe, Source, sources
@@ -37,7 +38,7 @@ def check_values(models: Models, recipe: Recipe) -> None:
         if isinstance(model, Checkpoint):
             model.check_tie()
         for name, tensor in model.stored.items():
-            if tensor.is_float and not bool(model.read(name).isfinite().all()):
+            if tensor.is_float and not all_finite(model.read(name)):
                 raise SourceError(
                     f"{tensor.file}: the tensor {name} holds NaN or infinite values; copy or download the model again"
                 )

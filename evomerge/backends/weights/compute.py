@@ -100,7 +100,7 @@ def _change(plan: MergePlan, name: str) -> "Tensor":
 def _decomposed(change: "Tensor", rank: int) -> LowRank:
     import torch
 
-    if not bool(change.isfinite().all()):
+    if not all_finite(change):
         raise CandidateError("the merged weights are not finite, so they cannot be refactored; use smaller weights")
     left, values, right = cast("tuple[Tensor, Tensor, Tensor]", torch.linalg.svd(change, full_matrices=False))
     return LowRank(a=right[:rank].contiguous(), b=left[:, :rank] * values[:rank])

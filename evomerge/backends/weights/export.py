@@ -48,9 +48,9 @@ def export(
     """Write the model of a resolved recipe without holes into `out`, and return what it is.
 
     A checkpoint holds the config, generation config, tokenizer and chat template of its base (or first model), an
-    adapter the base's tokenizer and chat template. Both hold recipe.yaml, README.md (with `card`, Markdown, at its end), and
-    mergekit.yaml where mergekit can say the same. `free` tells the bytes that are free for a folder. Raises ConfigError
-    when `out` is taken or the disk too full, CandidateError when the recipe cannot be computed.
+    adapter the base's tokenizer and chat template. Both hold recipe.yaml, README.md (with `card`, Markdown, at its
+    end), and mergekit.yaml where mergekit can say the same. `free` tells the bytes that are free for a folder. Raises
+    ConfigError when `out` is taken or the disk too full, CandidateError when the recipe cannot be computed.
     """
     out = out.absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):

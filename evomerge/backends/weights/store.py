@@ -19,6 +19,7 @@ from evomerge.backends.weights.fingerprint import fingerprint
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.models import Models, module_of, natural, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan, planned
+from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.tree import Input, Merge, Recipe, Source, sources, with_sources
@@ -170,7 +171,7 @@ def _held(recipe: Recipe) -> int:
 
 
 def _check_finite(name: str, tensor: "Tensor") -> None:
-    if not bool(tensor.isfinite().all()):
+    if not all_finite(tensor):
         raise CandidateError(
             f"the merged {name} overflows {str(tensor.dtype).removeprefix('torch.')}; use smaller weights"
         )

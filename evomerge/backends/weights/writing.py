@@ -1,4 +1,4 @@
-"""Writing safetensors as a stream: headers are known before the first tensor is computed, and tensors come in any order.
+"""Writing safetensors as a stream: headers are known before a tensor is computed, and tensors come in any order.
 
 Memory holds one tensor. Files are flushed to the disk before they are closed; names and sizes follow the conventions
 that transformers reads (one file, or numbered shards with an index).

@@ -1,11 +1,16 @@
 """Whatever is not plain LoRA is refused by name; ranks and scales are read as peft reads them."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.errors import SourceError
+from tests.backends.weights.family import Copy, Zoo, edit_json, edit_tensors
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
 
@@ -26,15 +31,16 @@ Q0 = "base_model.model.model.layers.0.self_attn.q_proj"
         ("peft_type", "IA3"),
     ],
 )
-def test_other_kinds_of_adapters_are_refused_by_name(adapters, copied, edit_json, key, value):
+def test_other_kinds_of_adapters_are_refused_by_name(adapters: list[Path], copied: Copy, key: str, value: Any):
     folder = copied(adapters[0])
     edit_json(folder / "adapter_config.json", **{key: value})
     with pytest.raises(SourceError, match=rf"adapter_config\.json: {key}.*support"):
         Adapter(folder)
 
 
-def test_what_peft_itself_writes_for_other_kinds_is_refused(zoo):
-    for name, settings in {"dora": {"use_dora": True}, "saved": {"modules_to_save": ["lm_head"]}}.items():
+def test_what_peft_itself_writes_for_other_kinds_is_refused(zoo: Zoo):
+    kinds: dict[str, dict[str, Any]] = {"dora": {"use_dora": True}, "saved": {"modules_to_save": ["lm_head"]}}
+    for name, settings in kinds.items():
         with pytest.raises(SourceError, match="not supported"):
             Adapter(zoo.adapter(name, seed=1, **settings))
     with pytest.raises(SourceError, match=r"lora_embedding_A.*not supported"):
@@ -56,14 +62,19 @@ def test_what_peft_itself_writes_for_other_kinds_is_refused(zoo):
         ),
     ],
 )
-def test_tensors_that_are_no_pair_of_factors_are_refused(adapters, copied, edit_tensors, change, message):
+def test_tensors_that_are_no_pair_of_factors_are_refused(
+    adapters: list[Path],
+    copied: Copy,
+    change: Callable[[dict[str, torch.Tensor]], object],
+    message: str,
+):
     folder = copied(adapters[0])
     edit_tensors(folder, change)
     with pytest.raises(SourceError, match=message):
         Adapter(folder)
 
 
-def test_an_adapter_without_tensors_is_refused(adapters, copied):
+def test_an_adapter_without_tensors_is_refused(adapters: list[Path], copied: Copy):
     folder = copied(adapters[0])
     save_file({}, folder / "adapter_model.safetensors")
     with pytest.raises(SourceError, match="holds no tensors"):
@@ -74,14 +85,14 @@ def test_an_adapter_without_tensors_is_refused(adapters, copied):
 
 
 @pytest.mark.parametrize("alpha", [None, "four", True, float("nan")])
-def test_an_alpha_that_is_no_number_is_refused(adapters, copied, edit_json, alpha):
+def test_an_alpha_that_is_no_number_is_refused(adapters: list[Path], copied: Copy, alpha: Any):
     folder = copied(adapters[0])
     edit_json(folder / "adapter_config.json", lora_alpha=alpha)
-    with pytest.raises(SourceError, match="lora_alpha of .* a number is needed"):
+    with pytest.raises(SourceError, match=r"lora_alpha of .* a number is needed"):
         Adapter(folder)
 
 
-def test_a_pattern_that_is_none_is_refused(adapters, copied, edit_json):
+def test_a_pattern_that_is_none_is_refused(adapters: list[Path], copied: Copy):
     folder = copied(adapters[0])
     edit_json(folder / "adapter_config.json", alpha_pattern={"(": 3})
     with pytest.raises(SourceError, match=r"alpha_pattern has the key '\('"):

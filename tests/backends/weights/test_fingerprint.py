@@ -3,15 +3,17 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.fingerprint import FileHashes, fingerprint
+from tests.backends.weights.family import Copy, Zoo, edit_json, edit_tensors
 
 
-def test_a_copy_has_the_same_fingerprint_and_a_changed_tensor_another(zoo, copied, edit_tensors):
+def test_a_copy_has_the_same_fingerprint_and_a_changed_tensor_another(zoo: Zoo, copied: Copy):
     folder = copied(zoo.base)
     assert fingerprint(Checkpoint(folder)) == fingerprint(Checkpoint(zoo.base))
     edit_tensors(folder, lambda tensors: tensors["model.norm.weight"].add_(1))
@@ -27,7 +29,7 @@ def test_a_copy_has_the_same_fingerprint_and_a_changed_tensor_another(zoo, copie
         ("tokenizer_config.json", {"padding_side": "right"}, False),
     ],
 )
-def test_only_what_decides_the_answers_counts(zoo, copied, edit_json, file, changes, same):
+def test_only_what_decides_the_answers_counts(zoo: Zoo, copied: Copy, file: Path, changes: dict[str, Any], same: bool):
     folder = copied(zoo.base)
     edit_json(folder / file, **changes)
     assert (fingerprint(Checkpoint(folder)) == fingerprint(Checkpoint(zoo.base))) is same
@@ -35,9 +37,16 @@ def test_only_what_decides_the_answers_counts(zoo, copied, edit_json, file, chan
 
 @pytest.mark.parametrize(
     ("changes", "same"),
-    [({"lora_alpha": 9}, False), ({"use_rslora": True}, False), ({"base_model_name_or_path": "x"}, True), ({"lora_dropout": 0.5}, True)],
+    [
+        ({"lora_alpha": 9}, False),
+        ({"use_rslora": True}, False),
+        ({"base_model_name_or_path": "x"}, True),
+        ({"lora_dropout": 0.5}, True),
+    ],
 )
-def test_an_adapter_counts_with_its_scale_and_not_with_its_training(adapters, copied, edit_json, changes, same):
+def test_an_adapter_counts_with_its_scale_and_not_with_its_training(
+    adapters: list[Path], copied: Copy, changes: dict[str, Any], same: bool
+):
     folder = copied(adapters[0])
     edit_json(folder / "adapter_config.json", **changes)
     assert (fingerprint(Adapter(folder)) == fingerprint(Adapter(adapters[0]))) is same
@@ -72,6 +81,6 @@ def test_a_cache_that_cannot_be_written_is_ignored(tmp_path: Path):
     assert FileHashes(tmp_path / "file" / "hashes.json").of([tmp_path / "a"])
 
 
-def test_the_cache_is_in_the_users_cache_folder(zoo, own_cache: Path):
+def test_the_cache_is_in_the_users_cache_folder(zoo: Zoo, own_cache: Path):
     fingerprint(Checkpoint(zoo.base))
     assert str(zoo.base / "model.safetensors") in json.loads((own_cache / "file-hashes.json").read_text())

@@ -1,6 +1,7 @@
 """Merges of adapters, against peft's own arithmetic and float64."""
 
 from pathlib import Path
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
+from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError, ConfigError, SourceError
-from evomerge.recipe.tree import ByGroup, Input, Merge, Per, Source
+from evomerge.recipe.tree import ByGroup, Input, Merge, Per, Recipe, Source, sources
+from tests.backends.weights.family import Copy, Zoo, edit_json
 
 WEIGHTS = (0.5, -0.75, 1.5)
 
@@ -24,24 +27,38 @@ def task_vectors(base: Path, adapter: Path) -> dict[str, np.ndarray]:
     return {name: (merged[name] - before[name]).numpy() for name in before}
 
 
-def inputs(adapters: list[Path], weights=WEIGHTS) -> tuple[Input, ...]:
-    return tuple(Input(Source(str(folder)), {"weight": weight}) for folder, weight in zip(adapters, weights, strict=True))
+def inputs(adapters: list[Path], weights: Any = WEIGHTS) -> tuple[Input, ...]:
+    return tuple(
+        Input(Source(str(folder)), {"weight": weight}) for folder, weight in zip(adapters, weights, strict=True)
+    )
 
 
-def base_of(zoo) -> dict[str, np.ndarray]:
+def rank_of(store: WeightStore, recipe: Recipe) -> int:
+    artifact = store.artifact(recipe)
+    assert isinstance(artifact, AdapterArtifact)
+    return artifact.rank
+
+
+def base_of(zoo: Zoo) -> dict[str, np.ndarray]:
     return {name: t.double().numpy() for name, t in AutoModelForCausalLM.from_pretrained(zoo.base).state_dict().items()}
 
 
+class Resolved(Protocol):
+    def __call__(self, method: str = ..., chosen: list[Path] = ..., weights: Any = ..., **more: Any) -> Merge: ...
+
+
 @pytest.fixture
-def resolved(store, zoo, adapters):
-    def make(method="task_arithmetic", chosen=adapters, weights=WEIGHTS, **more):
+def resolved(store: WeightStore, zoo: Zoo, adapters: list[Path]) -> Resolved:
+    def make(
+        method: str = "task_arithmetic", chosen: list[Path] = adapters, weights: Any = WEIGHTS, **more: Any
+    ) -> Merge:
         recipe = Merge(method, inputs(chosen, weights), base=Source(str(zoo.base)), **more)
-        return store.resolve(recipe, Path("/"))
+        return cast(Merge, store.resolve(recipe, Path("/")))
 
     return make
 
 
-def test_one_adapter_changes_what_peft_changes(store, zoo, adapters, resolved):
+def test_one_adapter_changes_what_peft_changes(store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved):
     for adapter in adapters:
         vectors = task_vectors(zoo.base, adapter)
         factors = store.low_rank(resolved(chosen=[adapter], weights=(1.0,)))
@@ -52,7 +69,9 @@ def test_one_adapter_changes_what_peft_changes(store, zoo, adapters, resolved):
             np.testing.assert_allclose(low.b.double() @ low.a.double(), vectors[f"{module}.weight"], atol=1e-6)
 
 
-def test_any_ranks_scales_targets_and_signs_add_up_exactly(store, zoo, adapters, resolved):
+def test_any_ranks_scales_targets_and_signs_add_up_exactly(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
     recipe = resolved(params={"scale": 0.5})
     vectors = [task_vectors(zoo.base, adapter) for adapter in adapters]
     factors = store.low_rank(recipe)
@@ -63,10 +82,14 @@ def test_any_ranks_scales_targets_and_signs_add_up_exactly(store, zoo, adapters,
     assert factors["model.layers.0.self_attn.q_proj"].a.shape[0] == 2 + 5 + 4
     assert factors["model.layers.0.mlp.up_proj"].a.shape[0] == 5
     artifact = store.artifact(recipe)
-    assert artifact == AdapterArtifact(recipe.base, zoo.base, 11, sum(f.a.nbytes + f.b.nbytes for f in factors.values()))
+    assert artifact == AdapterArtifact(
+        next(sources(recipe)), zoo.base, 11, sum(f.a.nbytes + f.b.nbytes for f in factors.values())
+    )
 
 
-def test_the_dense_checkpoint_is_the_base_plus_the_factors(store, zoo, adapters, resolved):
+def test_the_dense_checkpoint_is_the_base_plus_the_factors(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
     recipe = resolved()
     vectors = [task_vectors(zoo.base, adapter) for adapter in adapters]
     for name, tensor in store.tensors(recipe):
@@ -74,15 +97,17 @@ def test_the_dense_checkpoint_is_the_base_plus_the_factors(store, zoo, adapters,
         np.testing.assert_allclose(tensor.numpy(), expected, atol=2e-6)
 
 
-def test_adapters_of_weight_zero_take_no_rank(store, adapters, resolved):
-    assert store.artifact(resolved(weights=(0.5, 0.0, 1.0))).rank == 2 + 4
+def test_adapters_of_weight_zero_take_no_rank(store: WeightStore, adapters: list[Path], resolved: Resolved):
+    assert rank_of(store, resolved(weights=(0.5, 0.0, 1.0))) == 2 + 4
     factors = store.low_rank(resolved(weights=(0.0, 0.0, 0.0)))
     assert {low.a.shape[0] for low in factors.values()} == {1}
     assert not any(bool(low.a.any() or low.b.any()) for low in factors.values())
-    assert store.artifact(resolved(weights=(0.0, 0.0, 0.0))).rank == 1
+    assert rank_of(store, resolved(weights=(0.0, 0.0, 0.0))) == 1
 
 
-def test_a_normalised_average_of_adapters_is_an_adapter_and_others_are_not(store, zoo, adapters, resolved):
+def test_a_normalised_average_of_adapters_is_an_adapter_and_others_are_not(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
     recipe = resolved("linear", weights=(1.0, 2.0, 5.0))
     vectors = [task_vectors(zoo.base, adapter) for adapter in adapters]
     assert isinstance(store.artifact(recipe), AdapterArtifact)
@@ -90,27 +115,33 @@ def test_a_normalised_average_of_adapters_is_an_adapter_and_others_are_not(store
     expected = sum(w / 8 * v["model.layers.1.self_attn.q_proj.weight"] for w, v in zip((1, 2, 5), vectors, strict=True))
     np.testing.assert_allclose(low.b.double() @ low.a.double(), expected, atol=1e-6)
     assert isinstance(store.artifact(resolved("linear", params={"normalize": False})), CheckpointArtifact)
-    assert isinstance(store.artifact(resolved("linear", weights=(0.5, 0.25, 0.25), params={"normalize": False})), AdapterArtifact)
+    assert isinstance(
+        store.artifact(resolved("linear", weights=(0.5, 0.25, 0.25), params={"normalize": False})), AdapterArtifact
+    )
 
 
-def test_weights_that_cannot_be_normalised_are_a_candidates_error(store, adapters, resolved):
+def test_weights_that_cannot_be_normalised_are_a_candidates_error(
+    store: WeightStore, adapters: list[Path], resolved: Resolved
+):
     with pytest.raises(CandidateError, match="add up to zero"):
         store.artifact(resolved("linear", chosen=adapters[:2], weights=(1.0, -1.0)))
 
 
-def test_a_merge_of_merges_of_adapters_is_one_adapter(store, zoo, adapters):
+def test_a_merge_of_merges_of_adapters_is_one_adapter(store: WeightStore, zoo: Zoo, adapters: list[Path]):
     base = Source(str(zoo.base))
     inner = Merge("linear", inputs(adapters[:2], (1.0, 3.0)), base=base)
     outer = Merge("task_arithmetic", (Input(inner, {"weight": -2.0}), *inputs(adapters[2:], (1.0,))), base=base)
     recipe = store.resolve(outer, Path("/"))
     vectors = [task_vectors(zoo.base, adapter) for adapter in adapters]
-    assert store.artifact(recipe).rank == 11
+    assert rank_of(store, recipe) == 11
     for module, low in store.low_rank(recipe).items():
         first, second, third = (v[f"{module}.weight"] for v in vectors)
         np.testing.assert_allclose(low.b.double() @ low.a.double(), -0.5 * first - 1.5 * second + third, atol=1e-6)
 
 
-def test_groups_give_each_module_its_own_weights(store, zoo, adapters, resolved):
+def test_groups_give_each_module_its_own_weights(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
     weight = ByGroup({"attention": 1.0, "mlp": 0.0})
     recipe = resolved(chosen=adapters[1:2], weights=(weight,), per=Per(groups=("attention", "mlp")))
     vectors = task_vectors(zoo.base, adapters[1])
@@ -122,7 +153,9 @@ def test_groups_give_each_module_its_own_weights(store, zoo, adapters, resolved)
     )
 
 
-def test_a_merge_touches_the_union_of_what_its_adapters_change(store, adapters, resolved):
+def test_a_merge_touches_the_union_of_what_its_adapters_change(
+    store: WeightStore, adapters: list[Path], resolved: Resolved
+):
     layout = store.layout(resolved(chosen=[adapters[0], adapters[2]], weights=(1.0, 1.0)))
     assert layout.tensors[:3] == (
         "model.layers.0.mlp.down_proj.weight",
@@ -132,7 +165,9 @@ def test_a_merge_touches_the_union_of_what_its_adapters_change(store, adapters, 
     assert len(layout.tensors) == 3 * 5
 
 
-def test_a_method_that_is_no_sum_makes_a_checkpoint_of_adapters(store, zoo, adapters, resolved):
+def test_a_method_that_is_no_sum_makes_a_checkpoint_of_adapters(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
     recipe = resolved("dare_linear", seed=3)
     assert isinstance(store.artifact(recipe), CheckpointArtifact)
     base, merged = base_of(zoo), dict(store.tensors(recipe))
@@ -148,10 +183,10 @@ def test_a_method_that_is_no_sum_makes_a_checkpoint_of_adapters(store, zoo, adap
     np.testing.assert_allclose(change[kept], vector[name][kept] / 0.7, atol=1e-6)
 
 
-def test_refactor_is_the_best_adapter_of_that_rank(store, adapters, resolved):
+def test_refactor_is_the_best_adapter_of_that_rank(store: WeightStore, adapters: list[Path], resolved: Resolved):
     dense, recipe = resolved("dare_linear", seed=3), resolved("dare_linear", seed=3, refactor=3)
-    assert store.artifact(recipe).rank == 3
-    whole, base = dict(store.tensors(dense)), dict(store.tensors(Source(recipe.base.model)))
+    assert rank_of(store, recipe) == 3
+    whole, base = dict(store.tensors(dense)), dict(store.tensors(Source(next(sources(recipe)).model)))
     for module, low in store.low_rank(recipe).items():
         name = f"{module}.weight"
         change = (whole[name].double() - base[name].double()).numpy()
@@ -160,7 +195,9 @@ def test_refactor_is_the_best_adapter_of_that_rank(store, adapters, resolved):
         np.testing.assert_allclose(low.b.double() @ low.a.double(), (left[:, :3] * values[:3]) @ right[:3], atol=1e-5)
 
 
-def test_refactor_reduces_a_sum_only_where_its_rank_is_too_large(store, zoo, adapters, resolved):
+def test_refactor_reduces_a_sum_only_where_its_rank_is_too_large(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
     recipe = resolved(refactor=4)
     vectors = [task_vectors(zoo.base, adapter) for adapter in adapters]
     for module, low in store.low_rank(recipe).items():
@@ -171,7 +208,9 @@ def test_refactor_reduces_a_sum_only_where_its_rank_is_too_large(store, zoo, ada
     assert store.low_rank(resolved(refactor=50))["model.layers.0.mlp.down_proj"].a.shape[0] == 5 + 3
 
 
-def test_whole_models_and_adapters_merge_into_a_whole_model(store, zoo, experts, adapters):
+def test_whole_models_and_adapters_merge_into_a_whole_model(
+    store: WeightStore, zoo: Zoo, experts: list[Path], adapters: list[Path]
+):
     both = (Input(Source(str(experts[0])), {"weight": 0.5}), *inputs(adapters[:1], (2.0,)))
     recipe = store.resolve(Merge("task_arithmetic", both, base=Source(str(zoo.base))), Path("/"))
     store.check(recipe)
@@ -183,39 +222,41 @@ def test_whole_models_and_adapters_merge_into_a_whole_model(store, zoo, experts,
         np.testing.assert_allclose(tensor.numpy(), expected, atol=2e-6)
 
 
-def test_an_adapter_alone_stands_on_the_base_its_configuration_names(store, zoo, adapters):
+def test_an_adapter_alone_stands_on_the_base_its_configuration_names(
+    store: WeightStore, zoo: Zoo, adapters: list[Path]
+):
     recipe = store.resolve(Source(str(adapters[0])), Path("/"))
-    assert isinstance(recipe, Merge)
-    assert recipe.base is not None
-    assert store.folder(recipe.base) == zoo.base
+    assert next(sources(recipe)).model == str(zoo.base)
     vectors, base = task_vectors(zoo.base, adapters[0]), base_of(zoo)
     for name, tensor in store.tensors(recipe):
         np.testing.assert_allclose(tensor.numpy(), base[name] + vectors[name], atol=1e-6)
 
 
-def test_an_adapter_finds_a_relative_base_above_itself(store, zoo, adapters, copied, edit_json):
+def test_an_adapter_finds_a_relative_base_above_itself(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], copied: Copy
+):
     folder = copied(adapters[0])
     base = folder.parent / "models" / "base"
     base.parent.mkdir()
     base.symlink_to(zoo.base)
     edit_json(folder / "adapter_config.json", base_model_name_or_path="models/base")
-    assert store.folder(store.resolve(Source(str(folder)), Path("/")).base) == zoo.base
+    assert next(sources(store.resolve(Source(str(folder)), Path("/")))).model == str(zoo.base)
 
 
-def test_an_adapter_that_names_no_base_needs_one(store, adapters, copied, edit_json):
+def test_an_adapter_that_names_no_base_needs_one(store: WeightStore, adapters: list[Path], copied: Copy):
     folder = copied(adapters[0])
     edit_json(folder / "adapter_config.json", base_model_name_or_path=None)
     with pytest.raises(SourceError, match=r"adapter_config.json names no base.*write .* base:"):
         store.resolve(Source(str(folder)), Path("/"))
 
 
-def test_an_adapter_without_a_base_is_refused(store, adapters):
+def test_an_adapter_without_a_base_is_refused(store: WeightStore, adapters: list[Path]):
     recipe = store.resolve(Merge("linear", inputs(adapters)), Path("/"))
     with pytest.raises(SourceError, match="is an adapter, and the merge has no base; write its model"):
         store.check(recipe)
 
 
-def test_refactor_is_refused_where_whole_models_are_merged(store, zoo, experts):
+def test_refactor_is_refused_where_whole_models_are_merged(store: WeightStore, zoo: Zoo, experts: list[Path]):
     recipe = Merge("linear", (Input(Source(str(experts[0]))),), base=Source(str(zoo.base)), refactor=4)
     with pytest.raises(ConfigError, match="only a merge of adapters"):
         store.check(store.resolve(recipe, Path("/")))

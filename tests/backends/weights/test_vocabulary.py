@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +18,14 @@ def folder(root: Path, name: str, **files: object) -> Path:
     return root / name
 
 
-def test_all_kinds_of_files_tell_the_same(tmp_path):
+def test_all_kinds_of_files_tell_the_same(tmp_path: Path):
     tokens = {"a": 0, "b": 1, "<x>": 2}
     added = [{"id": 2, "content": "<x>"}]
     kinds = [
         folder(tmp_path, "bpe", tokenizer__json={"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": added}),
-        folder(tmp_path, "unigram", tokenizer__json={"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": added}),
+        folder(
+            tmp_path, "unigram", tokenizer__json={"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": added}
+        ),
         folder(tmp_path, "old", vocab__json={"a": 0, "b": 1}, added_tokens__json={"<x>": 2}),
         folder(tmp_path, "bert", vocab__txt="a\nb\n<x>\n"),
     ]
@@ -31,18 +34,20 @@ def test_all_kinds_of_files_tell_the_same(tmp_path):
         check_same(kinds[0], kind)
 
 
-def test_a_token_too_many_is_named(tmp_path):
+def test_a_token_too_many_is_named(tmp_path: Path):
     first = folder(tmp_path, "first", vocab__txt="a\nb\n")
     second = folder(tmp_path, "second", vocab__txt="a\nb\nc\n")
-    with pytest.raises(SourceError, match=r"second has another tokenizer than .*first: the token 'c' has number 2 there and none here"):
+    with pytest.raises(
+        SourceError, match=r"second has another tokenizer than .*first: the token 'c' has number 2 there and none here"
+    ):
         check_same(first, second)
 
 
-def test_a_folder_without_tokenizer_agrees_with_all(tmp_path):
+def test_a_folder_without_tokenizer_agrees_with_all(tmp_path: Path):
     check_same(folder(tmp_path, "first", vocab__txt="a\n"), folder(tmp_path, "second"))
 
 
-def test_sentencepiece_models_are_compared_as_files(tmp_path):
+def test_sentencepiece_models_are_compared_as_files(tmp_path: Path):
     first, second = (folder(tmp_path, name, tokenizer__model=name) for name in ("first", "second"))
     check_same(first, folder(tmp_path, "copy", tokenizer__model="first"))
     with pytest.raises(SourceError, match=r"second/tokenizer\.model differs from .*first/tokenizer\.model"):
@@ -50,9 +55,10 @@ def test_sentencepiece_models_are_compared_as_files(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", {"model": {}}, {"model": {"vocab": {"a": "x"}}}, {"model": {"vocab": {}}, "added_tokens": [1]}]
+    "content",
+    ["{", "[]", {"model": {}}, {"model": {"vocab": {"a": "x"}}}, {"model": {"vocab": {}}, "added_tokens": [1]}],
 )
-def test_a_broken_tokenizer_is_refused(tmp_path, content):
+def test_a_broken_tokenizer_is_refused(tmp_path: Path, content: Any):
     broken = folder(tmp_path, "broken", tokenizer__json=content)
     with pytest.raises(SourceError, match=r"broken/tokenizer\.json"):
         vocabulary(broken)
