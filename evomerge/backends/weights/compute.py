@@ -11,6 +11,7 @@ from evomerge.backends.weights.artifact import LowRank
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.models import module_of, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan
+from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
 
 if TYPE_CHECKING:
