@@ -65,7 +65,7 @@ def _show(task: Task, request: Request, answer: Answer, score: float | None, con
         reply = answer.text
     else:
         reply = ", ".join(f"{likelihood.logprob:.2f} nats" for likelihood in answer.likelihoods)
-    console.rule(task.name, align="left")
+    console.print(f"\n{task.name}", style="bold", highlight=False, markup=False)
     for name, text in (("prompt", prompt), ("answer", reply), ("score", "missing" if score is None else f"{score:g}")):
         console.print(f"[bold]{name:<8}[/bold]", Text(text), soft_wrap=True)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from evomerge.errors import ConfigError
 from evomerge.tasks.settings import Split
@@ -37,7 +36,8 @@ def merge(
     from evomerge.study.job import load_recipe
 
     store = WeightStore()
-    resolved = store.resolve(load_recipe(recipe), recipe.absolute().parent)
+    written = load_recipe(recipe)
+    resolved = store.resolve(written, _root(recipe, written))
     store.check(resolved)
     store.check_values(resolved)
     write(store, resolved, out)
@@ -66,7 +66,7 @@ def evaluate(
 async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     from evomerge.backends.local import LocalBackend
     from evomerge.backends.weights.store import WeightStore
-    from evomerge.cli.tables import score_table
+    from evomerge.cli.tables import output, print_scores
     from evomerge.recipe.tree import recipe_id
     from evomerge.study.evaluate import TaskEvaluator, Work
     from evomerge.study.fitness import Scores
@@ -78,8 +78,9 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     store = WeightStore()
     contenders: list[Contender] = []
     for name in models:
-        recipe = store.resolve(_recipe(name), Path.cwd())
+        recipe = store.resolve(*_recipe(name))
         store.check(recipe)
+        store.check_values(recipe)
         contenders.append(Contender(name, "single", recipe, recipe_id(recipe)))
     scored: list[tuple[Contender, Scores]] = []
     backend = LocalBackend(job.settings.backend, store)
@@ -94,16 +95,30 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     first = contenders[0].name if len(contenders) > 1 else None
     bounded = all(task.unit(split) == "share" for task in tasks)
     table = rows(scored, {task.name: task.weight for task in tasks}, first, bounded=bounded)
-    Console().print(score_table(table, first, None))
+    print_scores(table, first, None, output())
 
 
-def _recipe(name: str) -> "Recipe":
+def _recipe(name: str) -> "tuple[Recipe, Path]":
+    """Return what a name stands for, and the folder that its relative paths count from."""
     from evomerge.recipe.tree import Source
     from evomerge.study.job import load_recipe
 
-    if name.endswith((".yaml", ".yml")):
-        return load_recipe(Path(name))
-    return Source(name)
+    if not name.endswith((".yaml", ".yml")):
+        return Source(name), Path.cwd()
+    recipe = load_recipe(Path(name))
+    return recipe, _root(Path(name), recipe)
+
+
+def _root(file: Path, recipe: "Recipe") -> Path:
+    """Return the folder that the relative paths of a recipe file count from.
+
+    That is the file's own folder, or else the nearest one above it in which a model of the recipe is found: an export
+    stands somewhere below the job that its recipe comes from.
+    """
+    from evomerge.recipe.tree import sources
+
+    above = file.absolute().parents
+    return next((root for root in above for source in sources(recipe) if (root / source.model).is_dir()), above[0])
 
 
 def export(

@@ -1,5 +1,6 @@
 """The command that begins: init writes a commented job that runs."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ def init(
         list[str],
         typer.Argument(metavar="MODEL...", help="The fine-tuned models or adapters to combine.", show_default=False),
     ],
+    *,
     data: Annotated[
         list[Path],
         typer.Option(
@@ -41,9 +43,11 @@ def init(
 
     if out.exists():
         raise ConfigError(f"{out}: this file exists; remove it, or name another with --out")
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out")
     drafted = draft(
         models, data, base=base, question=question, answer=answer, trials=trials, folder=out.absolute().parent
     )
     out.write_text(drafted.text, encoding="utf-8")
     typer.echo(f"wrote {out}: {drafted.summary}")
-    typer.echo(f"Next: evomerge check {out} --try 5")
+    typer.echo(f"Next: {shlex.join(['evomerge', 'check', str(out), '--try', '5'])}")

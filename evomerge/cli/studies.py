@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import shlex
 import shutil
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +14,11 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from evomerge.backends.protocol import Backend
     from evomerge.study.job import Job
+    from evomerge.study.limits import Stop
+    from evomerge.study.prepare import Prepared
+    from evomerge.study.result import Outcome
 
 STUDIES = Path("studies")
 MORE_TO_DO = 75
@@ -41,39 +49,65 @@ def run(job: JobFile, study: StudyFolder = None) -> int:
 
     loaded = load_job(job)
     folder = study or STUDIES / loaded.name
-    console = Console(stderr=True)
-    console.print(f"{loaded.name}: reading models and items…", highlight=False)
-    return asyncio.run(_run(loaded, folder, job))
+    try:
+        with _terminable():
+            stopped = _run(loaded, folder, job)
+    except KeyboardInterrupt:
+        stopped = "interrupted"
+    if stopped is None:
+        return 0
+    command = ["evomerge", "run", str(job), *([] if study is None else ["--study", str(study)])]
+    typer.echo(f"{stopped}; nothing is lost. Go on with: {shlex.join(command)}", err=True)
+    return MORE_TO_DO
 
 
-async def _run(job: "Job", folder: Path, file: Path) -> int:
+@contextmanager
+def _terminable() -> Generator[None]:
+    """Let SIGTERM interrupt what is prepared as Ctrl-C does; the study itself stops more gently, and sees to both."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _run(job: "Job", folder: Path, file: Path) -> str | None:
+    """Prepare and run a study and show its outcome; return why it was stopped, or None when it is finished."""
     from evomerge.backends.local import LocalBackend
-    from evomerge.cli.progress import progress
-    from evomerge.cli.tables import print_outcome
+    from evomerge.cli.tables import output, print_outcome
     from evomerge.report.write import write_report
-    from evomerge.study.limits import Stop, stopped_by_signals
+    from evomerge.study.limits import Stop
+    from evomerge.study.plan import check_room, plan
     from evomerge.study.prepare import prepare
-    from evomerge.study.study import Stopped, Study
 
-    prepared = prepare(job)
+    with Console(stderr=True).status(f"{job.name}: reading models and items…"):
+        prepared = prepare(job)
+        backend = LocalBackend(job.settings.backend, prepared.store)
+        check_room(plan(prepared, backend), folder)
     stop = Stop()
-    backend = LocalBackend(job.settings.backend, prepared.store)
-    with progress(job.settings.search.trials) as shown, stopped_by_signals(stop):
-        work = Study(prepared, folder, backend, shown, stop)
-        try:
-            outcome = await work.run()
-        except Stopped:
-            outcome = None
+    outcome = asyncio.run(_work(prepared, folder, backend, stop))
     if outcome is None:
-        typer.echo(f"{stop.reason}; nothing is lost. Go on with: evomerge run {file}{_option(job, folder)}", err=True)
-        return MORE_TO_DO
-    console = Console()
+        return stop.reason
+    console = output()
     print_outcome(outcome, console)
     written = write_report(outcome, folder)
-    console.print(f"\nMerged model:  {outcome.merged}", soft_wrap=True, highlight=False)
-    console.print(f"Report:        {', '.join(map(str, written))}", soft_wrap=True, highlight=False)
-    console.print(f"Next:          evomerge eval {file} {outcome.merged}", soft_wrap=True, highlight=False)
-    return 0
+    typer.echo(f"\nMerged model:  {outcome.merged}")
+    typer.echo(f"Report:        {', '.join(map(str, written))}")
+    typer.echo(f"Next:          {shlex.join(['evomerge', 'eval', str(file), str(outcome.merged)])}")
+    return None
+
+
+async def _work(prepared: "Prepared", folder: Path, backend: "Backend", stop: "Stop") -> "Outcome | None":
+    """Run a study and show how it goes; return None when it was stopped."""
+    from evomerge.cli.progress import progress
+    from evomerge.study.limits import stopped_by_signals
+    from evomerge.study.study import Stopped, Study
+
+    with progress(prepared.job.settings.search.trials) as shown, stopped_by_signals(stop):
+        try:
+            return await Study(prepared, folder, backend, shown, stop).run()
+        except Stopped:
+            return None
 
 
 def check(
@@ -81,27 +115,28 @@ def check(
     attempts: Annotated[
         int, typer.Option("--try", metavar="N", min=0, help="Answer N items of each task and show what came back.")
     ] = 0,
-    values: Annotated[bool, typer.Option("--values", help="Read every weight, looking for NaN and infinity.")] = False,
     study: StudyFolder = None,
 ) -> None:
     """Check all that can be known before anything is spent.
 
-    Files, shapes, tokenizers, holes, memory, disk, number of requests; with --try a few items are answered.
+    Files, shapes, tokenizers, weights that are no numbers, holes, memory, disk, number of requests; with --try a few
+    items are answered.
     """
     from evomerge.backends.local import LocalBackend
     from evomerge.cli.checking import print_plan, try_items
+    from evomerge.cli.tables import output
     from evomerge.study.job import load_job
     from evomerge.study.plan import check_room, plan
     from evomerge.study.prepare import prepare
 
     loaded = load_job(job)
-    prepared = prepare(loaded)
-    if values:
-        prepared.store.check_values(prepared.template)
-    backend = LocalBackend(loaded.settings.backend, prepared.store)
-    planned = plan(prepared, backend)
-    check_room(planned, study or STUDIES / loaded.name)
-    console = Console()
+    with Console(stderr=True).status(f"{loaded.name}: reading models and items…"):
+        prepared = prepare(loaded)
+        prepared.check_values()
+        backend = LocalBackend(loaded.settings.backend, prepared.store)
+        planned = plan(prepared, backend)
+        check_room(planned, study or STUDIES / loaded.name)
+    console = output()
     print_plan(prepared, planned, console)
     if attempts:
         asyncio.run(try_items(prepared, backend, attempts, console))
@@ -148,7 +183,3 @@ def clean(
         for name in REPORT_FILES:
             (study / name).unlink(missing_ok=True)
     typer.echo(f"removed the merged model and the report of {study}; `evomerge run` makes them again")
-
-
-def _option(job: "Job", folder: Path) -> str:
-    return "" if folder == STUDIES / job.name else f" --study {folder}"
