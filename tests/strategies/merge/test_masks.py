@@ -61,6 +61,7 @@ def test_u_equal_to_the_density_is_dropped() -> None:
     u = uniform(7, "layers.0.weight", "expert", 0)
     assert keep_mask(KEY, u, 1).tolist() == [False]
     assert keep_mask(KEY, u + 2**-32, 1).tolist() == [True]
+    assert keep_mask(KEY, u + 2**-40, 1).tolist() == [True]  # a density finer than u's own steps
 
 
 def test_slices_are_parts_of_the_whole_also_beyond_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
