@@ -10,6 +10,7 @@ from typing import Any, cast
 from evomerge.backends.weights.tensors import read_json
 from evomerge.errors import SourceError
 
+SENTENCEPIECE = "tokenizer.model"
 Vocabulary = Mapping[str, int]
 
 
@@ -33,9 +34,15 @@ def check_same(first: Path, second: Path) -> None:
 
     A folder without tokenizer agrees with all.
     """
-    ours, theirs = vocabulary(first), vocabulary(second)
+    if _same_file(first, second, "tokenizer.json"):
+        return
+    theirs = vocabulary(second)
+    ours = None if theirs is None else vocabulary(first)
     if ours is None or theirs is None:
-        _check_sentencepiece(first, second)
+        if _same_file(first, second, SENTENCEPIECE) is False:
+            raise SourceError(
+                f"{second / SENTENCEPIECE} differs from {first / SENTENCEPIECE}; merge only models that share a tokenizer"
+            )
         return
     if ours == theirs:
         return
@@ -51,10 +58,12 @@ def _said(found: Vocabulary, token: str) -> str:
     return str(found[token]) if token in found else "none"
 
 
-def _check_sentencepiece(first: Path, second: Path) -> None:
-    files = [folder / "tokenizer.model" for folder in (first, second)]
-    if all(file.is_file() for file in files) and files[0].read_bytes() != files[1].read_bytes():
-        raise SourceError(f"{files[1]} differs from {files[0]}; merge only models that share a tokenizer")
+def _same_file(first: Path, second: Path, name: str) -> bool | None:
+    """Return whether two folders hold the same file, None where one of them holds none."""
+    files = [folder / name for folder in (first, second)]
+    if not all(file.is_file() for file in files):
+        return None
+    return files[0].read_bytes() == files[1].read_bytes()
 
 
 def _from_tokenizer(file: Path) -> dict[str, int]:

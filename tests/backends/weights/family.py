@@ -3,13 +3,12 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 Copy = Callable[[Path], Path]
@@ -62,14 +61,14 @@ class Zoo:
             "bos_token_id": 1,
             "eos_token_id": 1,
         }
-        model: nn.Module = LlamaForCausalLM(LlamaConfig(**(settings | config)))
+        model: Any = LlamaForCausalLM(LlamaConfig(**(settings | config)))
         if seed:
             torch.manual_seed(seed)
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter.add_(torch.randn_like(parameter) * spread)
         folder = self.root / name
-        cast(LlamaForCausalLM, model.to(dtype)).save_pretrained(folder, max_shard_size=shard)
+        model.to(dtype).save_pretrained(folder, max_shard_size=shard)
         make_tokenizer(words or WORDS).save_pretrained(folder)
         return folder
 
