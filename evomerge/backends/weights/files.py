@@ -15,7 +15,7 @@ from evomerge.recipe.tree import Source
 Opened = Checkpoint | Adapter
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
-_FETCHED = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.jinja", "*.model")
+_FETCHED = ("model*.safetensors", "adapter_model.safetensors", "*.json", "*.txt", "*.jinja", "*.model")
 
 
 def located(source: Source, root: Path) -> tuple[Source, Path]:

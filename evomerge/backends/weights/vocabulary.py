@@ -41,7 +41,8 @@ def check_same(first: Path, second: Path) -> None:
     if ours is None or theirs is None:
         if _same_file(first, second, SENTENCEPIECE) is False:
             raise SourceError(
-                f"{second / SENTENCEPIECE} differs from {first / SENTENCEPIECE}; merge only models that share a tokenizer"
+                f"{second / SENTENCEPIECE} differs from {first / SENTENCEPIECE}; "
+                "merge only models that share a tokenizer"
             )
         return
     if ours == theirs:
