@@ -11,18 +11,23 @@ from functools import partial
 from threading import Event
 from typing import TypeVar
 
+from evomerge.errors import BackendError
+
 Item = TypeVar("Item")
 
 Running = Callable[[], None]
 """Called between steps; raises `Stopped` when the work is not wanted any more."""
 
 
-class Stopped(Exception):
-    """The work was given up between two steps."""
+class Stopped(BackendError):
+    """The work was given up between two steps; who still waits for it is told so."""
+
+    def __init__(self) -> None:
+        super().__init__("the recipe was let go before everything was answered")
 
 
 class Work:
-    """The jobs of one holder. All of them end with `stop`, after which none can be started."""
+    """The jobs of one holder. All of them end with `stop`, and those started later end at once."""
 
     def __init__(self, thread: Executor) -> None:
         self._thread = thread
@@ -34,10 +39,11 @@ class Work:
         unwanted = Event()
         future = self._start(job, unwanted)
         try:
-            await asyncio.shield(future)
+            await asyncio.wait([future])
         finally:
             unwanted.set()
             await _settled([future])
+        future.result()
 
     async def stream(self, job: Callable[[Callable[[Item], None], Running], None]) -> AsyncIterator[Item]:
         """Yield what a job emits while it runs, then raise what it raised. Closing the iterator stops it."""
@@ -52,10 +58,10 @@ class Work:
         try:
             while (item := await queue.get()) is not None:
                 yield item[0]
-            await future
         finally:
             unwanted.set()
             await _settled([future])
+        future.result()
 
     async def stop(self) -> None:
         """Stop all jobs and return when they have. Calling it twice is harmless."""
@@ -67,14 +73,11 @@ class Work:
             if unwanted.is_set() or self._over.is_set():
                 raise Stopped
 
-        def guarded() -> None:
-            try:
-                running()
-                job(running)
-            except Stopped:
-                pass
+        def begun() -> None:
+            running()
+            job(running)
 
-        future = asyncio.get_running_loop().run_in_executor(self._thread, guarded)
+        future = asyncio.get_running_loop().run_in_executor(self._thread, begun)
         self._jobs.add(future)
         future.add_done_callback(self._jobs.discard)
         return future
