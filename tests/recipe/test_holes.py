@@ -1,5 +1,7 @@
 """Holes: values and the numbers in [0, 1] that stand for them."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -86,7 +88,7 @@ def test_the_start_is_where_it_is_said_or_in_the_middle() -> None:
         ({"low": 0, "high": 1, "start": "x"}, "not between"),
     ],
 )
-def test_ranges_that_cannot_be_are_refused(arguments: dict[str, object], words: str) -> None:
+def test_ranges_that_cannot_be_are_refused(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Hole(**arguments)
 
