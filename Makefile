@@ -64,6 +64,10 @@ soak: export HF_HUB_OFFLINE = 1
 soak: $(STAMPS)/dev  ## the long counts, for instance studies killed again and again
 	$(BIN)/pytest -m soak
 
+.PHONY: docs
+docs: $(STAMPS)/dev  ## write the pages that come from the code: docs/reference.md, docs/methods.md
+	$(BIN)/python docs/generate.py
+
 .PHONY: bench
 bench: export OMP_NUM_THREADS = 1
 bench: $(STAMPS)/dev  ## measure what the documentation claims
