@@ -19,7 +19,7 @@ def print_plan(prepared: Prepared, planned: Plan, console: Console) -> None:
     genes = prepared.space.genes
     names = ", ".join(gene.name for gene in genes[:SHOWN_GENES]) + (", …" if len(genes) > SHOWN_GENES else "")
     lines = [
-        ("recipe", f"{len(genes)} genes: {names}"),
+        ("recipe", f"{len(genes)} gene{'s' * (len(genes) != 1)}: {names}"),
         ("result", artifact_in_words(planned.artifact)),
         ("held", f"{planned.placement.summary}; memory {in_words(planned.placement.memory_bytes)}"),
         ("search", f"{settings.search.strategy}, {settings.search.trials} trials, {settings.order} order"),

@@ -171,15 +171,25 @@ def clean(
     from evomerge.report.write import REPORT_FILES
     from evomerge.study.lock import locked
     from evomerge.study.status import journal_of
+    from evomerge.study.study import STUDY_FILES
 
     journal_of(study)
     with locked(study):
-        if everything:
-            shutil.rmtree(study)
-            typer.echo(f"removed {study}")
-            return
-        if (study / "merged").is_dir():
-            shutil.rmtree(study / "merged")
-        for name in REPORT_FILES:
+        for folder in (study / "merged", *study.glob(".merged.*.partial")):
+            if folder.is_dir():
+                shutil.rmtree(folder)
+        for name in (*REPORT_FILES, *(STUDY_FILES if everything else ())):
             (study / name).unlink(missing_ok=True)
+    if everything:
+        typer.echo(f"removed {study}" if _removed(study) else f"removed the study; other files are left in {study}")
+        return
     typer.echo(f"removed the merged model and the report of {study}; `evomerge run` makes them again")
+
+
+def _removed(folder: Path) -> bool:
+    """Remove a folder that is empty, and return whether it was."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True

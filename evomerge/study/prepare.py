@@ -1,13 +1,14 @@
 """From a job to everything a study works with, checked before anything is spent."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from evomerge.backends.weights.store import WeightStore
-from evomerge.errors import StudyChanged
+from evomerge.errors import ConfigError, StudyChanged
+from evomerge.recipe.reading import KeyPath
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import Recipe, recipe_id
+from evomerge.recipe.tree import Recipe, Source, recipe_id
 from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.study.baselines import Baseline, baselines
 from evomerge.study.job import Job
@@ -45,7 +46,10 @@ def prepare(job: Job) -> Prepared:
     """Open the models and items of a job and check that they fit. Raises ConfigError; nothing is written."""
     tasks = load_tasks(job)
     store = WeightStore()
-    template = store.resolve(job.template, job.root)
+    try:
+        template = store.resolve(job.template, job.root)
+    except ConfigError as error:
+        raise _named(job, _unusable(job, store), error) from None
     store.check(template)
     layout = store.layout(template)
     try:
@@ -66,8 +70,41 @@ def prepare(job: Job) -> Prepared:
 
 def load_tasks(job: Job) -> tuple[Task, ...]:
     """Return the tasks of a job with their items. Raises ConfigError for what is wrong with them."""
+    return tuple(_load_task(job, index) for index in range(len(job.settings.tasks)))
+
+
+def _load_task(job: Job, index: int) -> Task:
     settings = job.settings
-    return tuple(load_task(task, job.root, settings.search.seed, settings.splits) for task in settings.tasks)
+    try:
+        return load_task(settings.tasks[index], job.root, settings.search.seed, settings.splits)
+    except ConfigError as error:
+        raise _named(job, ("tasks", index), error) from None
+
+
+def _named(job: Job, path: KeyPath, error: ConfigError) -> ConfigError:
+    """Return an error that says as well where in the job it comes from."""
+    return type(error)(str(job.document.error(path, str(error))))
+
+
+def _unusable(job: Job, store: WeightStore) -> KeyPath:
+    """Return the key of the first model that cannot be used."""
+    for path, source in _sources(job.template, ("recipe",)):
+        try:
+            store.resolve(source, job.root)
+        except ConfigError:
+            return path
+    return ("recipe",)
+
+
+def _sources(recipe: Recipe, path: KeyPath) -> Iterator[tuple[KeyPath, Source]]:
+    """Yield the sources of a recipe with their keys in the job."""
+    if isinstance(recipe, Source):
+        yield path, recipe
+        return
+    if recipe.base is not None:
+        yield from _sources(recipe.base, (*path, "base"))
+    for index, item in enumerate(recipe.inputs):
+        yield from _sources(item.recipe, (*path, "models", index, "model"))
 
 
 def _identity(job: Job, template: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:

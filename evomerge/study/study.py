@@ -32,6 +32,9 @@ from evomerge.version import versions
 
 R = TypeVar("R")
 
+STUDY_FILES = ("job.yaml", "journal.db", "journal.db-shm", "journal.db-wal", "lock")
+"""What a study's folder holds beside the merged model and the report."""
+
 
 class StudyObserver(Observer[Recipe]):
     """Is told how a study goes; does nothing by itself."""
