@@ -146,9 +146,10 @@ class WeightStore:
         Counted are a float32 tensor of each model that is held at a time, and as much again for the method's own work;
         not the result, nor the mapped files, which the system drops when it needs room.
         """
-        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
-        largest = max(tensor.elements for tensor in skeleton.stored.values())
-        return 2 * _held(recipe) * 4 * largest
+        outline = self.outline(recipe)
+        merged = max(outline[name].elements for name in self.layout(recipe).tensors)
+        copied = max(tensor.elements for tensor in outline.values())
+        return 2 * 4 * max(_held(recipe) * merged, copied)
 
     def _resolved(self, source: Source, root: Path) -> Source:
         found, model = self._models.located(source, root)

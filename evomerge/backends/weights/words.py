@@ -28,8 +28,8 @@ def write_words(
     head = "# `evomerge merge` makes this model again. The fingerprints of what it was made from:\n"
     _write(folder / "recipe.yaml", head + known + text)
     try:
-        if isinstance(artifact, AdapterArtifact):
-            raise NotExpressible("it keeps a merge of adapters as an adapter, which mergekit does not")
+        if any(store.is_adapter(source) for source in sources(recipe)):
+            raise NotExpressible("mergekit merges whole models, and here are adapters")
         config = to_mergekit(written, store.layout(recipe), _dtype(store.outline(recipe).values()))
     except NotExpressible as reason:
         mergekit = f"There is no mergekit.yaml: {reason}."

@@ -182,6 +182,16 @@ def test_the_card_names_models_tags_and_library(store: WeightStore, merge: Merge
         assert "`mergekit.yaml` says the same" in text if name == "whole" else "There is no mergekit.yaml: " in text
 
 
+def test_adapters_are_never_said_to_mergekit_even_where_they_become_a_whole_model(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], tmp_path: Path
+):
+    inputs = tuple(Input(Source(str(folder))) for folder in adapters)
+    recipe = store.resolve(Merge("ties", inputs, base=Source(str(zoo.base))), Path("/"))
+    assert isinstance(export(store, recipe, tmp_path / "out"), CheckpointArtifact)
+    assert not (tmp_path / "out" / "mergekit.yaml").exists()
+    assert "There is no mergekit.yaml: mergekit merges whole models" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_nothing_tells_of_paths_that_nobody_wrote(
     store: WeightStore, zoo: Zoo, merge: Merge, joined: Merge, copied: Copy
 ):
