@@ -40,7 +40,9 @@ def convert(gguf: Path, out: Path) -> None:
     """Writes the folder `out` from the file `gguf`; on any error nothing is left at `out`."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(1)
     source, name = str(gguf.parent), gguf.name
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,8 +62,10 @@ def convert(gguf: Path, out: Path) -> None:
         )
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        if is_complete(out):
+            return  # another process was quicker; its folder may be in use
         if out.exists():
-            shutil.rmtree(out)  # an incomplete one; a complete one never comes here
+            shutil.rmtree(out)
         folder.rename(out)
 
 
