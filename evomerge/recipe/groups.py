@@ -120,7 +120,7 @@ class Grouping:
         return f"{role}.{depth}" if role else depth
 
     def _part(self, tensor: str) -> int:
-        """Return which part of the depth a tensor belongs to; what stands before or after the layers joins the nearest."""
+        """Return which part of the depth a tensor belongs to; what stands outside the layers joins the nearest."""
         parts, layers = self.per.layers or 1, max(self.layout.layers, 1)
         layer = layer_of(tensor)
         if layer is None:

@@ -148,7 +148,7 @@ class Space(Generic[T]):
             return node
         filled = {key: self._fill(part, values) for key, part in parts.items()}
         kept = {key: part for key, part in filled.items() if part is not _ABSENT}
-        if isinstance(node, ByGroup) and not kept:
+        if isinstance(node, ByGroup | Gradient) and not kept:
             return _ABSENT
         if len(kept) < len(filled) and not isinstance(node, Mapping | ByGroup):
             raise ValueError(

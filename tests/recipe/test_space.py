@@ -50,7 +50,9 @@ TEMPLATES: dict[str, Recipe] = {
     "layers and groups": merge(per=Per(groups=("attention", "rest"), layers=2)),
     "tensor": merge(per=Per(tensor=True)),
     "gradient": merge(params={"scale": Gradient((0.5, Hole(0, 1), Hole(0, 2)))}, per=Per(groups=("attention", "rest"))),
-    "nested": merge(base=merge(per=Per(groups=("mlp", "rest"))), params={"scale": Hole(0, 1.5, name="models.0.weight")}),
+    "nested": merge(
+        base=merge(per=Per(groups=("mlp", "rest"))), params={"scale": Hole(0, 1.5, name="models.0.weight")}
+    ),
     "method": merge(
         method=Hole(choices=("ties", "task_arithmetic")),
         inputs=(Input(B, {"weight": Hole(0, 1), "density": Hole(0, 1, when={"method": ("ties",)})}), Input(C)),
@@ -103,6 +105,17 @@ def test_a_hole_exists_only_when_its_condition_holds() -> None:
 def test_a_gene_that_does_not_exist_changes_nothing() -> None:
     space = Space(TEMPLATES["method"])
     assert recipe_id(space.decode([0.9, 0.5, 0.1, 0.5])) == recipe_id(space.decode([0.9, 0.5, 0.9, 0.5]))
+
+
+def test_a_gradient_of_holes_goes_with_its_condition() -> None:
+    scale = Gradient(tuple(Hole(0, 1, when={"method": ("ties",)}) for _ in range(2)))
+    space = Space(merge(method=Hole(choices=("ties", "linear")), inputs=(Input(B), Input(C)), params={"scale": scale}))
+    with_ties, without = space.decode([0.1, 0.25, 0.5]), space.decode([0.9, 0.25, 0.5])
+    assert isinstance(with_ties, Merge)
+    assert isinstance(without, Merge)
+    assert with_ties.params == {"scale": Gradient((0.25, 0.5))}
+    assert without.params == {}
+    assert space.decode(space.encode(without)) == without
 
 
 def test_conditions_of_conditions_hold_too() -> None:

@@ -1,4 +1,4 @@
-"""Property tests here have no deadline: how long an example takes says nothing about a formula."""
+"""Property tests have no deadline: how long an example takes says nothing about a formula."""
 
 from hypothesis import settings
 
