@@ -105,6 +105,15 @@ def test_adapters_of_weight_zero_take_no_rank(store: WeightStore, adapters: list
     assert rank_of(store, resolved(weights=(0.0, 0.0, 0.0))) == 1
 
 
+def test_an_adapter_that_stands_twice_counts_with_both_weights(
+    store: WeightStore, adapters: list[Path], resolved: Resolved
+):
+    twice = store.low_rank(resolved(chosen=[adapters[0], adapters[0]], weights=(0.5, 0.75)))
+    once = store.low_rank(resolved(chosen=[adapters[0]], weights=(1.25,)))
+    for module, low in twice.items():
+        torch.testing.assert_close(low.b @ low.a, once[module].b @ once[module].a)
+
+
 def test_a_normalised_average_of_adapters_is_an_adapter_and_others_are_not(
     store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
 ):
