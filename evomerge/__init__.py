@@ -7,8 +7,6 @@ that `import evomerge` is quick and loads neither torch nor nevergrad.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from evomerge.version import __version__
-
 if TYPE_CHECKING:
     from evomerge.backends.local import LocalBackend
     from evomerge.backends.weights.export import export
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from evomerge.study.result import Outcome
     from evomerge.study.search import Found, search
     from evomerge.study.study import Stopped, Study
+    from evomerge.version import __version__
 
 __all__ = [
     "BackendError",
@@ -104,6 +103,7 @@ _ROOMS = {
     "study.result": ("Outcome",),
     "study.search": ("Found", "search"),
     "study.study": ("Stopped", "Study"),
+    "version": ("__version__",),
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
