@@ -206,3 +206,12 @@ def test_a_closed_backend_holds_nothing(folder: Path) -> None:
     asyncio.run(backend.close())
     with pytest.raises(BackendError, match="closed"):
         asked(backend, source(folder / "a"), [])
+
+
+@pytest.mark.parametrize(("settings", "threads"), [({}, 1), ({"threads": 3}, 3)])
+def test_a_small_model_gets_one_thread_unless_the_job_says_otherwise(
+    folder: Path, settings: dict[str, int], threads: int
+) -> None:
+    backend = local(**settings)
+    asked(backend, source(folder / "a"), [])
+    assert backend._thread.submit(torch.get_num_threads).result() == threads
