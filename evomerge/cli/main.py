@@ -74,9 +74,6 @@ def run(arguments: list[str]) -> int:
     except EvomergeError as error:
         _say(str(error))
         return error.exit_code
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  # the reader has gone; nothing more can be said
-        return 141
     except Exception as error:  # the last resort: a sentence instead of a traceback
         _say(
             f"internal error: {type(error).__name__}: {error}; please report it "

@@ -4,7 +4,7 @@ import sys
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 
 from evomerge.recipe.tree import Recipe
 from evomerge.study.fitness import Fitness
@@ -12,10 +12,13 @@ from evomerge.study.loop import Trial
 from evomerge.study.study import StudyObserver
 from evomerge.tasks.settings import Split
 
+ROOMY = 100
+"""Columns from which on a terminal has room for a long bar."""
+
 PHASES = {
     "baselines": "scoring the baselines",
     "search": "searching",
-    "selection": "choosing the winner on fresh items",
+    "selection": "choosing the winner",
     "test": "testing the winner",
 }
 
@@ -51,11 +54,10 @@ class BarProgress(StudyObserver):
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=24 if console.width >= ROOMY else 8),
             TextColumn("{task.fields[words]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=console,
             transient=True,
         )

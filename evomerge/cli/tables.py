@@ -36,13 +36,13 @@ def print_scores(rows: Sequence[Row], reference: str | None, winner: str | None,
 
     The score of each task is left out where the terminal is too narrow for it.
     """
-    tasks = list(rows[0].tasks) if rows else []
-    full = _table(rows, reference, winner, tasks if len(tasks) > 1 else [])
-    if len(tasks) > 1 and Measurement.get(console, console.options, full).maximum > console.width:
+    tasks = list(rows[0].tasks) if rows and len(rows[0].tasks) > 1 else []
+    table = _table(rows, reference, winner, tasks)
+    if tasks and Measurement.get(console, console.options.update_width(UNBOUNDED), table).maximum > console.width:
         console.print(_table(rows, reference, winner, []))
         console.print(f"(the {len(tasks)} tasks one by one: in a wider terminal, or through a pipe)", style="dim")
     else:
-        console.print(full)
+        console.print(table)
 
 
 def _table(rows: Sequence[Row], reference: str | None, winner: str | None, tasks: Sequence[str]) -> Table:

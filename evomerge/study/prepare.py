@@ -49,7 +49,7 @@ def prepare(job: Job) -> Prepared:
     try:
         template = store.resolve(job.template, job.root)
     except ConfigError as error:
-        raise _named(job, _unusable(job, store), error) from None
+        raise _unusable(job, store) or error from None
     store.check(template)
     layout = store.layout(template)
     try:
@@ -86,14 +86,14 @@ def _named(job: Job, path: KeyPath, error: ConfigError) -> ConfigError:
     return type(error)(str(job.document.error(path, str(error))))
 
 
-def _unusable(job: Job, store: WeightStore) -> KeyPath:
-    """Return the key of the first model that cannot be used."""
+def _unusable(job: Job, store: WeightStore) -> ConfigError | None:
+    """Return what is wrong with the first model that cannot be used, with its key."""
     for path, source in _sources(job.template, ("recipe",)):
         try:
             store.resolve(source, job.root)
-        except ConfigError:
-            return path
-    return ("recipe",)
+        except ConfigError as error:
+            return _named(job, path, error)
+    return None
 
 
 def _sources(recipe: Recipe, path: KeyPath) -> Iterator[tuple[KeyPath, Source]]:
