@@ -105,7 +105,6 @@ class _Run:
         self.evaluator = TaskEvaluator(study.backend, self.prepared.tasks, journal, study.observer.answered)
         settings = self.prepared.job.settings
         self.limits = Limits(settings.search.trials, settings.budget.hours, _elapsed(journal), self._reserve)
-        self._asked_items = 0
 
     async def run(self) -> Outcome:
         compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]

@@ -1,0 +1,218 @@
+"""A study from end to end, on real small models in this process."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from evomerge.backends.local import LocalBackend
+from evomerge.backends.protocol import Model, Placement, Unsupported
+from evomerge.errors import BackendError, CandidateError, StudyChanged
+from evomerge.exchange import Answer, Generate, Request
+from evomerge.recipe.tree import Recipe
+from evomerge.study.job import load_job
+from evomerge.study.journal import Journal
+from evomerge.study.limits import Stop
+from evomerge.study.prepare import Prepared, prepare
+from evomerge.study.result import Outcome
+from evomerge.study.study import Stopped, Study
+from evomerge.tasks.settings import Split
+from evomerge.tasks.task import Task
+from tests.support.commands import JOB, write_family
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.set_num_threads(1)
+    return write_family(tmp_path_factory.mktemp("family"))
+
+
+def prepared(family: Path, *, changes: Sequence[tuple[str, str]] = ()) -> Prepared:
+    text = JOB
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = family / "changed.yaml"
+    path.write_text(text, encoding="utf-8")
+    return prepare(load_job(path))
+
+
+@dataclass
+class Watched:
+    """The real backend, and a look over its shoulder: what the journal held when each prompt was asked."""
+
+    inner: LocalBackend
+    journal: Path
+    winner_known: dict[str, set[bool]] = field(default_factory=dict[str, set[bool]])
+    asked: int = 0
+    fails: int = 0
+
+    @property
+    def slots(self) -> int:
+        return self.inner.slots
+
+    @property
+    def batch_size(self) -> int | None:
+        return 3
+
+    def plan(self, recipe: Recipe) -> Placement | Unsupported:
+        return self.inner.plan(recipe)
+
+    @asynccontextmanager
+    async def hold(self, recipe: Recipe) -> AsyncGenerator[Model]:
+        async with self.inner.hold(recipe) as model:
+            yield WatchedModel(self, model)
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+
+@dataclass
+class WatchedModel:
+    watched: Watched
+    inner: Model
+
+    async def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
+        if self.watched.fails:
+            self.watched.fails -= 1
+            raise BackendError("the backend failed on purpose")
+        self.watched.asked += len(requests)
+        with closing(Journal(self.watched.journal, read_only=True)) as journal:
+            known = any("winner" in event.data for event in journal.events())
+        for request in requests:
+            self.watched.winner_known.setdefault(str(request.prompt), set()).add(known)
+        async for index, answer in self.inner.answer(requests):
+            yield index, answer
+
+
+def run(ready: Prepared, folder: Path, *, fails: int = 0) -> tuple[Outcome, Watched]:
+    watched = Watched(LocalBackend(ready.job.settings.backend, ready.store), folder / "journal.db", fails=fails)
+    return asyncio.run(Study(ready, folder, watched).run()), watched
+
+
+def prompts(task: Task, split: Split) -> set[str]:
+    requests = [task.request(item, split) for item in task.items(split)]
+    return {str(request.prompt) for request in requests}
+
+
+def test_test_items_are_asked_only_after_the_winner_is_journalled(family: Path, tmp_path: Path) -> None:
+    ready = prepared(family)
+    _, watched = run(ready, tmp_path / "study")
+    tested = {prompt for task in ready.tasks for prompt in prompts(task, "test")}
+    earlier: tuple[Split, ...] = ("search", "select")
+    others = {prompt for task in ready.tasks for split in earlier for prompt in prompts(task, split)}
+    assert {known for prompt in tested for known in watched.winner_known[prompt]} == {True}
+    assert {known for prompt in others for known in watched.winner_known[prompt]} == {False}
+
+
+def test_the_table_compares_every_baseline_and_the_winner(family: Path, tmp_path: Path) -> None:
+    outcome, _ = run(prepared(family), tmp_path / "study")
+    names = [row.name for row in outcome.rows]
+    assert {"base", "one", "two"} < set(names)
+    assert len(names) == 6 or outcome.winner.kind == "merge"
+    assert names[-1] == outcome.winner.name
+    assert outcome.best_single in {"base", "one", "two"}
+    differences = {row.name: row.difference for row in outcome.rows}
+    assert differences[outcome.best_single] is None
+    assert all(value is not None for name, value in differences.items() if name != outcome.best_single)
+    assert outcome.verdict.startswith(("The winner", "The search does not pay"))
+    assert (outcome.merged / "model.safetensors").is_file()
+
+
+def test_a_repeated_recipe_reuses_its_scores_and_still_counts(family: Path, tmp_path: Path) -> None:
+    choices = ("weight: {low: 0, high: 1}", "weight: {choices: [0.5]}")
+    ready = prepared(family, changes=[choices, ("trials: 3", "trials: 5")])
+    outcome, watched = run(ready, tmp_path / "study")
+    assert len(outcome.searched) == 5
+    assert len(set(outcome.searched)) == 1
+    recipes = len(ready.baselines) + 1
+    once = recipes * (ready.items("search") + ready.items("select")) + len(outcome.rows) * ready.items("test")
+    assert watched.asked == once
+
+
+def test_a_finished_study_asks_nothing_more_and_more_trials_go_on_with_it(family: Path, tmp_path: Path) -> None:
+    first, _ = run(prepared(family), tmp_path / "study")
+    again, watched = run(prepared(family), tmp_path / "study")
+    assert watched.asked == 0
+    assert again.rows == first.rows
+    more, watched = run(prepared(family, changes=[("trials: 3", "trials: 6")]), tmp_path / "study")
+    assert more.searched[:3] == first.searched
+    assert len(more.searched) == 6
+    whole, _ = run(prepared(family, changes=[("trials: 3", "trials: 6")]), tmp_path / "other")
+    assert more.searched == whole.searched
+    assert more.winner == whole.winner
+
+
+def test_a_backend_that_fails_now_and_then_changes_nothing(family: Path, tmp_path: Path) -> None:
+    steady, _ = run(prepared(family), tmp_path / "steady")
+    shaken, watched = run(prepared(family), tmp_path / "shaken", fails=2)
+    assert watched.fails == 0
+    assert shaken.rows == steady.rows
+    assert shaken.searched == steady.searched
+
+
+def test_a_backend_that_keeps_failing_ends_the_start_not_the_study(family: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="on purpose"):
+        run(prepared(family), tmp_path / "study", fails=100)
+    outcome, _ = run(prepared(family), tmp_path / "study")
+    assert len(outcome.searched) == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("high: 1}}\n    - {model: models/two", "high: 2}}\n    - {model: models/two", "recipe"),
+        ("seed: 1", "seed: 2", "search"),
+        ("score: contains", "score: exact", "tasks"),
+        ("search: 4", "search: 5", "tasks"),
+    ],
+)
+def test_a_job_that_means_another_study_is_refused(
+    old: str, new: str, named: str, family: Path, tmp_path: Path
+) -> None:
+    run(prepared(family), tmp_path / "study")
+    with pytest.raises(StudyChanged, match=rf"{named}.*changed since this study was started"):
+        run(prepared(family, changes=[(old, new)]), tmp_path / "study")
+
+
+def test_budget_batch_and_finalists_may_change(family: Path, tmp_path: Path) -> None:
+    run(prepared(family), tmp_path / "study")
+    changes = [
+        ("finalists: 2", "finalists: 3"),
+        ("selection:", "backend: {batch_size: 2}\nbudget: {hours: 2}\nselection:"),
+    ]
+    outcome, _ = run(prepared(family, changes=changes), tmp_path / "study")
+    assert len(outcome.searched) == 3
+
+
+def test_a_study_that_is_stopped_before_it_begins_loses_nothing(family: Path, tmp_path: Path) -> None:
+    async def stopped() -> None:
+        ready = prepared(family)
+        stop = Stop()
+        stop.request("test")
+        backend = LocalBackend(ready.job.settings.backend, ready.store)
+        await Study(ready, tmp_path / "study", backend, stop=stop).run()
+
+    with pytest.raises(Stopped):
+        asyncio.run(stopped())
+    outcome, _ = run(prepared(family), tmp_path / "study")
+    assert len(outcome.searched) == 3
+
+
+def test_a_search_in_which_every_trial_fails_says_why(family: Path, tmp_path: Path) -> None:
+    changes = [
+        ("method: task_arithmetic", "method: linear"),
+        ("weight: {low: 0, high: 1}", "weight: {choices: [0]}"),
+    ]
+    with pytest.raises(CandidateError, match=r"all 3 trials failed; the first said: .*"):
+        run(prepared(family, changes=changes), tmp_path / "study")
+
+
+def test_prompts_are_what_the_watcher_sees(family: Path) -> None:
+    request = prepared(family).tasks[1].request(prepared(family).tasks[1].items("test")[0], "test")
+    assert isinstance(request, Generate)
+    assert str(request.prompt).startswith("say ")
