@@ -16,7 +16,7 @@ from pathlib import Path
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
 from evomerge.recipe.tree import Input, Merge, Recipe, Source, recipe_id
-from evomerge.strategies.search.registry import make_strategy
+from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
 from evomerge.study.fitness import Scores

@@ -18,7 +18,7 @@ from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.reading import Document
 from evomerge.recipe.space import Space
 from evomerge.recipe.tree import Merge, Source, recipe_id
-from evomerge.strategies.search.registry import make_strategy
+from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
 from evomerge.study.fitness import Scores

@@ -18,7 +18,7 @@ from evomerge.backends.protocol import Backend
 from evomerge.backends.weights.export import export
 from evomerge.errors import BackendError, CandidateError, ConfigError, StudyBroken
 from evomerge.recipe.tree import Recipe, recipe_id
-from evomerge.strategies.search.registry import make_strategy
+from evomerge.strategies.search.make import make_strategy
 from evomerge.study.evaluate import TaskEvaluator, Work
 from evomerge.study.fitness import Fitness, Scores, fitness
 from evomerge.study.journal import Journal

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from evomerge.errors import BackendError, CandidateError, StudyBroken
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
-from evomerge.strategies.search.registry import make_strategy
+from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
 from evomerge.study.fitness import Scores

@@ -4,8 +4,9 @@
 `evomerge.testing.strategies` holds what it must pass. nevergrad is loaded when a strategy that needs it is made.
 """
 
+from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.protocol import Proposal, Result, Strategy
-from evomerge.strategies.search.registry import make_strategy, strategy, strategy_names
+from evomerge.strategies.search.registry import strategy, strategy_names
 from evomerge.strategies.search.settings import SearchSettings, StrategySettings
 
 __all__ = [
