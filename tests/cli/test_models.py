@@ -3,12 +3,11 @@
 import shutil
 from contextlib import closing
 from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 import yaml
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -50,7 +49,9 @@ def test_merge_of_adapters_loads_on_their_base(place: Path, command: Command) ->
     )
     assert command("merge", "recipe.yaml", "out").code == 0
     base = AutoModelForCausalLM.from_pretrained("models/base", dtype=torch.float32)
-    assert PeftModel.from_pretrained(base, "out").peft_config["default"].r == 3
+    config = PeftModel.from_pretrained(base, "out").peft_config["default"]
+    assert isinstance(config, LoraConfig)
+    assert config.r == 3
 
 
 @pytest.mark.parametrize("words", [[], ["--trial", "2"]])
@@ -127,7 +128,7 @@ def test_eval_scores_folders_adapters_and_recipes_side_by_side(place: Path, comm
     assert lines[0] == ["model", "score", "95 % interval", "difference to models/base", "sums", "words"]
     assert [line[0] for line in lines[2:]] == names
     assert lines[2][3] == "-"
-    assert all("to" in cast(str, line[3]) for line in lines[3:])
+    assert all("to" in line[3] for line in lines[3:])
 
 
 def test_eval_of_one_model_compares_it_with_nothing(place: Path, command: Command) -> None:

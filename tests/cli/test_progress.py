@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 
 from evomerge.cli.progress import BarProgress, LineProgress, progress
-from evomerge.recipe.tree import Source
+from evomerge.recipe.tree import Recipe, Source
 from evomerge.study.fitness import Fitness
 from evomerge.study.loop import Trial
 
 
-def trial(number: int, value: float | None) -> Trial[Source]:
+def trial(number: int, value: float | None) -> Trial[Recipe]:
     scored = None if value is None else Fitness(value, 0.1, 1.0, 8, {"sort": value})
     return Trial(number, Source("a"), "0" * 16, (0.5,), scored, "too large" if value is None else None)
 

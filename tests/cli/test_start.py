@@ -58,12 +58,20 @@ def test_a_drafted_job_runs(place: Path, command: Command) -> None:
 def test_the_genome_grows_with_trials_and_items(place: Path, command: Command) -> None:
     items(place / "many.jsonl", 200)
     found: list[Per] = []
-    for data, trials in (("many.jsonl", 8), ("many.jsonl", 60), ("many.jsonl", 1000), ("items.jsonl", 1000)):
+    for model, data, trials in (
+        (ONE, "many.jsonl", 8),
+        (ONE, "many.jsonl", 60),
+        (ONE, "many.jsonl", 1000),
+        ("models/wide", "many.jsonl", 1000),
+        ("models/wide", "items.jsonl", 1000),
+    ):
         Path("job.yaml").unlink()
-        assert command("init", ONE, TWO, "--base", BASE, "--data", data, "--trials", trials).code == 0
+        words = ["--base", BASE if model == ONE else model, "--data", data, "--trials", str(trials)]
+        assert command("init", model, TWO if model == ONE else model, *words).code == 0
         found.append(merge(load_job(Path("job.yaml"))).per)
     names = ("attention", "mlp", "rest")
-    assert found == [Per(), Per(groups=names), Per(groups=names, layers=4), Per()]
+    # four parts of the depth need four layers, and the small models have two
+    assert found == [Per(), Per(groups=names), Per(groups=names), Per(groups=names, layers=4), Per()]
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,10 @@ selection: {finalists: 2}
 
 
 def write_family(folder: Path) -> Path:
-    """Write three models, one of another shape, two adapters, items, and a job.yaml over the first three."""
+    """Write three models, a wider and deeper one, two adapters, items, and a job.yaml over the first three."""
     for seed, name in enumerate(("base", "one", "two")):
         save_model(folder / "models" / name, seed)
-    save_model(folder / "models" / "wide", 3, hidden_size=48)
+    save_model(folder / "models" / "wide", 3, hidden_size=48, num_hidden_layers=4)
     for seed, name in enumerate(("short", "long"), start=1):
         save_adapter(folder / "adapters" / name, folder / "models" / "base", seed, rank=seed)
         config = folder / "adapters" / name / "adapter_config.json"
@@ -76,10 +76,14 @@ def execute(*words: str, **environment: str) -> Done:
 
 
 def everything_in(folder: Path) -> dict[str, bytes | None]:
-    """Return each file with its content, and each folder, below a folder."""
+    """Return each file with its content, and each folder, below a folder.
+
+    Left out is what SQLite keeps beside a database while it is looked at.
+    """
     return dict(_below(folder))
 
 
 def _below(folder: Path) -> Iterator[tuple[str, bytes | None]]:
     for path in sorted(folder.rglob("*")):
-        yield str(path.relative_to(folder)), path.read_bytes() if path.is_file() else None
+        if not path.name.endswith(("-shm", "-wal")):
+            yield str(path.relative_to(folder)), path.read_bytes() if path.is_file() else None
