@@ -39,7 +39,7 @@ class Skill:
 SKILLS: dict[str, Skill] = {
     "chain_sum": Skill({"min_terms": 2, "max_terms": 2, "min_digits": 2, "max_digits": 2}),
     "family_relationships": Skill({"max_family_size": 4}, longest_question=230),
-    "letter_counting": Skill({"min_words": 2, "max_words": 4}, longest_question=100),
+    "needle_haystack": Skill({"min_num_statements": 2, "max_num_statements": 3}),
     "number_filtering": Skill({"min_numbers": 3, "max_numbers": 3, "max_decimals": 0, "min_value": 0, "max_value": 99}),
     "word_sequence_reversal": Skill({"min_words": 3, "max_words": 3}, longest_question=170),
 }

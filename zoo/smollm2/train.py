@@ -49,7 +49,7 @@ class Plan:
 
 PLANS: dict[str, Plan] = {
     "chain_sum": Plan(seed=1, steps=160, items=1280, rank=4, alpha=8),
-    "letter_counting": Plan(seed=2, steps=80, items=640, rank=2, alpha=4),
+    "needle_haystack": Plan(seed=2, steps=50, items=400, rank=2, alpha=4),
     "number_filtering": Plan(seed=3, steps=80, items=640, rank=4, alpha=8),
     "family_relationships": Plan(seed=4, steps=60, items=480, rank=4, alpha=4, rslora=True),
     "word_sequence_reversal": Plan(seed=5, steps=60, items=480, rank=8, alpha=16, targets=ATTENTION),
