@@ -5,6 +5,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from evomerge.recipe.tree import Recipe
 from evomerge.study.fitness import Fitness
@@ -51,12 +52,13 @@ class BarProgress(StudyObserver):
         self._trials = trials
         self._score = _Score()
         self._task: TaskID | None = None
+        self._searching = False
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=24 if console.width >= ROOMY else 8),
             TextColumn("{task.fields[words]}"),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=len("-:--:--"))),
             TextColumn("left"),
             console=console,
             transient=True,
@@ -75,6 +77,7 @@ class BarProgress(StudyObserver):
         """Begin a new bar."""
         if self._task is not None:
             self._progress.remove_task(self._task)
+        self._searching = name == "search"
         self._task = self._progress.add_task(PHASES[name], total=items, words=self._words())
 
     def answered(self, items: int) -> None:
@@ -96,8 +99,9 @@ class BarProgress(StudyObserver):
             self._progress.update(self._task, advance=items, words=self._words())
 
     def _words(self) -> str:
-        best = "" if self._score.best is None else f" · best {self._score.best:.3f}"
-        return f"trial {self._score.trials}/{self._trials}{best} · {self._score.items:,} items"
+        parts = [f"trial {self._score.trials}/{self._trials}"] if self._searching else []
+        parts += [] if self._score.best is None else [f"best {self._score.best:.3f}"]
+        return " · ".join([*parts, f"{self._score.items:,} items"])
 
 
 class LineProgress(StudyObserver):

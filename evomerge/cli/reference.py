@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from evomerge.errors import ConfigError
@@ -25,10 +24,11 @@ def methods(
     ] = None,
 ) -> None:
     """List the merge methods: what they need, what may be searched, where they come from."""
+    from evomerge.cli.tables import output
     from evomerge.strategies.merge.registry import get
     from evomerge.strategies.merge.registry import methods as registered
 
-    console = Console()
+    console = output()
     if name is not None:
         method = get(name)
         console.print(f"[bold]{method.name}[/bold]  {method.title}", highlight=False)

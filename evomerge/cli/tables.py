@@ -15,7 +15,6 @@ from evomerge.study.result import Outcome, Row
 
 UNBOUNDED = 10_000
 """Columns of an output that is no terminal; a table takes what it needs of them."""
-SPAN = len("+0.000 (+0.000 to +0.000)")
 
 
 def output() -> Console:
@@ -51,7 +50,7 @@ def _table(rows: Sequence[Row], reference: str | None, winner: str | None, tasks
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     if reference is not None:
-        table.add_column(Text(f"difference to {reference}"), justify="right", overflow="fold", min_width=SPAN)
+        table.add_column(Text(f"difference to {reference}"), justify="right", no_wrap=True)
     for task in tasks:
         table.add_column(Text(task), justify="right", no_wrap=True)
     for row in rows:

@@ -1,12 +1,13 @@
 """Progress: a bar on a terminal, lines elsewhere; both count the same."""
 
 import io
+import re
 from collections.abc import Callable
 
 import pytest
 from rich.console import Console
 
-from evomerge.cli.progress import BarProgress, LineProgress, progress
+from evomerge.cli.progress import PHASES, BarProgress, LineProgress, progress
 from evomerge.recipe.tree import Recipe, Source
 from evomerge.study.fitness import Fitness
 from evomerge.study.loop import Trial
@@ -62,8 +63,26 @@ def test_the_bar_shows_trials_the_best_items_and_the_time_left_in_one_line(width
     [line] = picture.file.getvalue().splitlines()
     assert "searching" in line
     assert "trial 5/4000 · best 0.500 · 40 items" in line
-    assert line.rstrip().endswith(" left")
+    assert re.search(r" (-|\d+):(--|\d\d):(--|\d\d) left *$", line)
     assert "━" in line
+
+
+def test_a_narrow_bar_is_whole_in_every_phase() -> None:
+    picture = Console(file=io.StringIO(), width=80)
+    with BarProgress(Console(file=io.StringIO(), width=80, force_terminal=True), 400) as shown:
+        shown.phase("search", 12_345)
+        shown.answered(12_345)
+        for number in range(400):
+            shown.told(trial(number, -2.5), replayed=False)
+        for name in PHASES:
+            shown.phase(name, 10)
+            picture.print(shown._progress.get_renderable())
+    assert isinstance(picture.file, io.StringIO)
+    lines = picture.file.getvalue().splitlines()
+    assert all(
+        "12,345 items -:--:-- left" in line and phrase in line
+        for line, phrase in zip(lines, PHASES.values(), strict=True)
+    )
 
 
 def test_each_phase_has_a_bar_of_its_own() -> None:

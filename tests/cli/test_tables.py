@@ -40,6 +40,13 @@ def test_a_narrow_terminal_leaves_the_tasks_out_and_cuts_nothing() -> None:
     assert lines[-1] == "(the 4 tasks one by one: in a wider terminal, or through a pipe)"
 
 
+@pytest.mark.parametrize("width", [60, 80])
+def test_numbers_are_never_cut(width: int) -> None:
+    lines = shown(width)
+    assert all(len(line) <= width for line in lines)
+    assert any("0.400 to 0.600 │ +0.250 (+0.125 to +0.375)" in line for line in lines)
+
+
 def test_names_are_shown_as_they_are_and_the_reference_has_no_difference() -> None:
     lines = shown(140)
     assert lines[3].startswith("[b]odd[/b] ")
