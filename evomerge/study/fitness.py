@@ -94,7 +94,9 @@ def _interval(
     padded = {task: [*v, *more] for task, v in values.items()}
     centre = math.fsum(share[task] * math.fsum(v) / len(v) for task, v in padded.items())
     half = Z95 * math.sqrt(math.fsum(share[task] ** 2 * _variance(v) / len(v) for task, v in padded.items()))
-    return Interval(value, min(centre - half, value), max(centre + half, value), sum(map(len, values.values())))
+    ends = (min(more), max(more)) if more else (-math.inf, math.inf)
+    low, high = max(min(centre - half, value), ends[0]), min(max(centre + half, value), ends[1])
+    return Interval(value, low, high, sum(map(len, values.values())))
 
 
 def _variance(values: Sequence[float]) -> float:

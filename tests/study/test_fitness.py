@@ -49,8 +49,18 @@ def test_all_right_is_not_taken_for_certain() -> None:
     found = score_interval(scores(*[1.0] * 20), ONE)
     assert found is not None
     assert found.value == 1.0
-    assert found.high == 1.0 or found.high < 1.1
+    assert found.high == 1.0
     assert 0.7 < found.low < 0.95
+
+
+@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=30))
+def test_intervals_stay_where_scores_can_be(values: list[float]) -> None:
+    found = score_interval(scores(*values), ONE)
+    difference = paired_interval(scores(*values), scores(*[1.0] * len(values)), ONE)
+    assert found is not None
+    assert difference is not None
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert -1 <= difference.low <= difference.value <= difference.high <= 1
 
 
 def test_unbounded_scores_are_taken_as_they_are() -> None:
