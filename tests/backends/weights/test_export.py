@@ -88,7 +88,14 @@ def test_mixed_types_are_aligned_and_kept(store: WeightStore, zoo: Zoo, copied: 
     with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as opened:
         for name, tensor in store.tensors(recipe):
             assert torch.equal(opened.get_tensor(name), tensor)
-    assert set(read_header(tmp_path / "out" / "model.safetensors")) == set(store.outline(recipe))
+    written = tmp_path / "out" / "model.safetensors"
+    assert set(read_header(written)) == set(store.outline(recipe))
+    length = int.from_bytes(written.read_bytes()[:8], "little")
+    header = json.loads(written.read_bytes()[8 : 8 + length])
+    widths = {"F32": 4, "F16": 2, "I64": 8, "BOOL": 1}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert (8 + length + entry["data_offsets"][0]) % widths[entry["dtype"]] == 0
 
 
 def test_an_adapter_loads_with_peft_and_answers_as_the_exact_sum(

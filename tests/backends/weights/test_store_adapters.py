@@ -204,6 +204,31 @@ def test_refactor_is_the_best_adapter_of_that_rank(store: WeightStore, adapters:
         np.testing.assert_allclose(low.b.double() @ low.a.double(), (left[:, :3] * values[:3]) @ right[:3], atol=1e-5)
 
 
+def test_a_refactored_merge_is_the_same_model_wherever_it_stands(
+    store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
+):
+    recipe = resolved(refactor=2)
+    base = base_of(zoo)
+    expected = {f"{module}.weight": (low.b @ low.a).numpy() for module, low in store.low_rank(recipe).items()}
+    for name, tensor in store.tensors(recipe):
+        np.testing.assert_allclose(tensor.numpy(), base[name] + expected.get(name, 0.0), atol=1e-6)
+    around = Merge("dare_linear", (Input(recipe, {"weight": 0.5, "density": 1.0}),), base=recipe.base)
+    assert isinstance(store.artifact(around), CheckpointArtifact)
+    for name, tensor in store.tensors(around):
+        np.testing.assert_allclose(tensor.numpy(), base[name] + 0.5 * expected.get(name, 0.0), atol=1e-6)
+
+
+def test_merges_of_adapters_on_two_bases_become_a_whole_model(
+    store: WeightStore, zoo: Zoo, experts: list[Path], adapters: list[Path]
+):
+    inner = Merge("task_arithmetic", inputs(adapters[:1], (1.0,)), base=Source(str(experts[0])))
+    recipe = store.resolve(Merge("task_arithmetic", (Input(inner),), base=Source(str(zoo.base))), Path("/"))
+    assert isinstance(store.artifact(recipe), CheckpointArtifact)
+    vectors, expert = task_vectors(zoo.base, adapters[0]), AutoModelForCausalLM.from_pretrained(experts[0]).state_dict()
+    for name, tensor in store.tensors(recipe):
+        np.testing.assert_allclose(tensor.numpy(), expert[name].double().numpy() + vectors[name], atol=2e-6)
+
+
 def test_refactor_reduces_a_sum_only_where_its_rank_is_too_large(
     store: WeightStore, zoo: Zoo, adapters: list[Path], resolved: Resolved
 ):

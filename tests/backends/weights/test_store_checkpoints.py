@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 from evomerge.backends.weights.artifact import CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError, ConfigError
+from evomerge.recipe.groups import layer_of
 from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Source, sources
 from tests.backends.weights.family import Copy, Zoo, edit_tensors
 
@@ -171,8 +172,19 @@ def test_a_result_that_overflows_its_dtype_is_a_candidates_error(store: WeightSt
         dict(store.tensors(store.resolve(recipe, Path("/"))))
 
 
-def test_reading_twice_gives_the_same_bits_whatever_was_done_with_the_first(store: WeightStore, zoo: Zoo):
-    recipe = store.resolve(Source(str(zoo.base)), Path("/"))
+def test_tensors_are_in_natural_order(store: WeightStore, zoo: Zoo):
+    deep = zoo.model("eleven", seed=1, num_hidden_layers=11, hidden_size=4, intermediate_size=4, head_dim=2)
+    recipe = store.resolve(Source(str(deep)), Path("/"))
+    layers = [layer for name in store.layout(recipe).tensors if (layer := layer_of(name)) is not None]
+    assert layers == sorted(layers)
+    assert layers[-1] == 10
+    assert list(store.outline(recipe)) == [name for name, _ in store.tensors(recipe)]
+
+
+def test_reading_twice_gives_the_same_bits_whatever_was_done_with_the_first(store: WeightStore, zoo: Zoo, copied: Copy):
+    base = copied(zoo.base)
+    edit_tensors(base, lambda tensors: tensors.update({"counter": torch.tensor([3, 4])}))
+    recipe = store.resolve(Source(str(base)), Path("/"))
     for _, tensor in store.tensors(recipe):
         tensor.zero_()
     assert all(bool(tensor.abs().sum() > 0) for _, tensor in store.tensors(recipe))
