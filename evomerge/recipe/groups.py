@@ -128,7 +128,7 @@ class Grouping:
         return layer * parts // layers
 
     def _patterns(self, group: str) -> tuple[str, ...]:
-        return self.own.get(group) or KNOWN_GROUPS[group]
+        return self.own[group] if group in self.own else KNOWN_GROUPS[group]
 
     def _role(self, tensor: str) -> str | None:
         """Return the first group that takes the tensor: the recipe's own first, then the known ones in their order."""

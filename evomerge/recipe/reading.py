@@ -21,6 +21,9 @@ from evomerge.errors import ConfigError
 
 MAX_DEPTH = 32
 MAX_BYTES = 4 * 1024 * 1024
+MAX_DIGITS = 300
+"""Digits of a whole number; one with more is no floating-point number."""
+MAX_SHOWN = 20
 
 Key = str | int
 KeyPath = tuple[Key, ...]
@@ -210,6 +213,8 @@ class _Builder:
         if text in _WORDS:
             return _WORDS[text]
         if _INT.match(text):
+            if len(text) > MAX_DIGITS:
+                raise self.error(line, f"{text[:MAX_SHOWN]}… is too large for a number")
             return int(text.replace("_", ""))
         if _FLOAT.match(text):
             number = float(text.replace("_", ""))

@@ -33,20 +33,19 @@ class Space(Generic[T]):
     """The search space of a template.
 
     `layout` lists the tensors that the recipe's merges touch; it is needed as soon as a merge groups tensors (`per:`).
-    Raises ValueError for holes of one name that differ, for a `when` that names no hole, and for groups that fit no
-    tensor.
+    Raises ValueError for holes of one name that differ, for two places that cannot be told apart, for a `when` that can
+    never hold, and for groups that fit no tensor.
     """
 
     def __init__(self, template: T, layout: Layout | None = None) -> None:
         self.template = template
         self._layout = layout
         self._genes: dict[str, Gene] = {}
+        self._unnamed: set[str] = set()
         self._tree = self._expand(template, "", ())
         self._order = {name: index for index, name in enumerate(self._genes)}
         for gene in self._genes.values():
-            for other in gene.hole.when:
-                if self._condition(other, gene) is None:
-                    raise ValueError(f"{gene.name}: when names the hole '{other}', and there is none of that name")
+            self._check_conditions(gene, ())
 
     @property
     def genes(self) -> tuple[Gene, ...]:
@@ -98,10 +97,11 @@ class Space(Generic[T]):
         parts = _parts(node)
         if parts is None:
             return node
+        _check_leavable(node, parts, path)
         inner = self._groups(node) if isinstance(node, Merge) else groups
         grouped = {key: inner if not isinstance(node, Merge) or key.endswith("params") else () for key in parts}
         return _rebuilt(
-            node, {key: self._expand(part, _joined(path, key), grouped[key]) for key, part in parts.items()}
+            node, {key: self._expand(part, _joined(path, key, node), grouped[key]) for key, part in parts.items()}
         )
 
     def _expand_in(self, node: Any, path: str, group: str) -> Any:
@@ -111,7 +111,10 @@ class Space(Generic[T]):
         parts = _parts(node)
         if parts is None:
             return node
-        return _rebuilt(node, {key: self._expand_in(part, _joined(path, key), group) for key, part in parts.items()})
+        _check_leavable(node, parts, path)
+        return _rebuilt(
+            node, {key: self._expand_in(part, _joined(path, key, node), group) for key, part in parts.items()}
+        )
 
     def _groups(self, merge: Merge) -> tuple[str, ...]:
         if merge.per.trivial:
@@ -122,12 +125,33 @@ class Space(Generic[T]):
 
     def _gene(self, hole: Hole, path: str, group: str | None) -> Gene:
         name = (hole.name or path) + (f"@{group}" if group is not None else "")
+        if hole.name is None:
+            if name in self._unnamed:
+                raise ValueError(f"two holes stand at '{name}' and would be one gene; give one of them a name")
+            self._unnamed.add(name)
         gene = self._genes.setdefault(name, Gene(name, hole, group))
         if replace(gene.hole, name=None) != replace(hole, name=None):
             raise ValueError(
                 f"the holes named '{name}' differ; holes of one name are one gene and must be the same range"
             )
         return gene
+
+    def _check_conditions(self, gene: Gene, behind: tuple[str, ...]) -> None:
+        """See that the holes that a gene depends on are there, can have the values, and do not depend on it."""
+        if gene.name in behind:
+            raise ValueError(f"{gene.name}: it would exist only when it exists ({' <- '.join((*behind, gene.name))})")
+        for other, wanted in gene.hole.when.items():
+            condition = self._condition(other, gene)
+            if condition is None:
+                raise ValueError(f"{gene.name}: when names the hole '{other}', and there is none of that name")
+            if not wanted:
+                raise ValueError(f"{gene.name}: when names no value of '{other}'; name one, or remove it")
+            for value in wanted:
+                try:
+                    condition.hole.unit(value)
+                except ValueError as error:
+                    raise ValueError(f"{gene.name}: when can never hold, as '{other}' is never that: {error}") from None
+            self._check_conditions(condition, (*behind, gene.name))
 
     def _condition(self, name: str, gene: Gene) -> Gene | None:
         return self._genes.get(f"{name}@{gene.group}") or self._genes.get(name)
@@ -150,17 +174,27 @@ class Space(Generic[T]):
         kept = {key: part for key, part in filled.items() if part is not _ABSENT}
         if isinstance(node, ByGroup | Gradient) and not kept:
             return _ABSENT
-        if len(kept) < len(filled) and not isinstance(node, Mapping | ByGroup):
-            raise ValueError(
-                f"a hole with when: may only stand where its key can be left out, not in {type(node).__name__}"
-            )
         return _rebuilt(node, kept)
 
 
-def _joined(path: str, key: str) -> str:
-    """Name a place as a person would; the params of a merge or input stand directly under it."""
-    key = key.removesuffix("params").removesuffix(".")
+def _joined(path: str, key: str, node: Any) -> str:
+    """Name a part of a node as a person would; the params of a merge or input stand directly under it."""
+    if isinstance(node, Merge):
+        key = key.removesuffix("params").removesuffix(".")
     return f"{path}.{key}" if path and key else path or key
+
+
+def _check_leavable(node: Any, parts: Mapping[str, Any], path: str) -> None:
+    """Raise ValueError for a hole with a condition in a place that cannot be left out."""
+    conditions = [part.when for part in parts.values() if isinstance(part, Hole) and part.when]
+    if not conditions or isinstance(node, Mapping | ByGroup):
+        return
+    together = len(conditions) == len(parts) and all(when == conditions[0] for when in conditions)
+    if not (isinstance(node, Gradient) and together):
+        raise ValueError(
+            f"{path or 'the template'}: a hole with when: may only stand where its key can be left out, which is in a "
+            "map; of a gradient all points go together, with one condition"
+        )
 
 
 def _parts(node: Any) -> dict[str, Any] | None:

@@ -193,7 +193,10 @@ def _value_to_plain(value: Value) -> Any:
 
 
 def _canonical(node: Recipe) -> Any:
-    """Return the tree for hashing: no paths, no defaults that may be written or left out, numbers by value."""
+    """Return the tree for hashing: no paths, no defaults that may be written or left out, numbers by value.
+
+    A recipe's own groups keep their order, as the first that matches takes a tensor.
+    """
     match node:
         case Source():
             return (
@@ -210,7 +213,7 @@ def _canonical(node: Recipe) -> Any:
             }
             if _uses_groups(node):
                 plain["per"] = _per_to_plain(node.per)
-                plain["groups"] = {name: list(patterns) for name, patterns in node.groups.items()}
+                plain["groups"] = [[name, list(patterns)] for name, patterns in node.groups.items()]
             return plain
 
 
@@ -219,8 +222,13 @@ def _params(params: Params) -> dict[str, Any]:
 
 
 def _uses_groups(merge: Merge) -> bool:
+    """Return whether groups decide anything: a value by group, or a hole that becomes one gene a group."""
     values = [*merge.params.values(), *(value for item in merge.inputs for value in item.params.values())]
-    return any(isinstance(value, ByGroup | Hole) for value in values)
+    return any(
+        isinstance(value, ByGroup | Hole)
+        or (isinstance(value, Gradient) and any(isinstance(point, Hole) for point in value.points))
+        for value in values
+    )
 
 
 def _numbers(node: Any) -> Any:

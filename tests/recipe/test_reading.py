@@ -50,6 +50,8 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
         ("a: .nan", 1, "not a number"),
         ("a: .inf", 1, "not a number"),
         ("a: 1e999", 1, "too large"),
+        ("a: " + "9" * 400, 1, "too large"),
+        ("a: -" + "9" * 5000, 1, "too large"),
         ("a: {b: 1", 1, "not valid YAML"),
         ("a: 1\n---\nb: 2", 2, "second document"),
         ("? [a]\n: 1", 1, "single word"),

@@ -144,7 +144,12 @@ def test_the_groups_of_a_recipe_are_its_own() -> None:
     ("template", "words"),
     [
         ({"a": Hole(0, 1, name="w"), "b": Hole(0, 2, name="w")}, "differ"),
-        ({"a": Hole(0, 1, when={"nobody": (1,)})}, "no hole|none of that name"),
+        ({"a": Hole(0, 1, when={"nobody": (1,)})}, "none of that name"),
+        ({"a": Hole(choices=("x", "y")), "b": Hole(0, 1, when={"a": ("z",)})}, "b: when can never hold.*'z'"),
+        ({"a": Hole(choices=("x", "y")), "b": Hole(0, 1, when={"a": ()})}, "names no value"),
+        ({"a": Hole(0, 1, when={"a": (1,)})}, "only when it exists"),
+        ({"a": Hole(0, 1, when={"b": (1,)}), "b": Hole(0, 1, when={"a": (1,)})}, "only when it exists"),
+        (merge(per=Per(groups=("empty", "rest")), groups={"empty": ()}), "matches no tensor"),
         (merge(per=Per(groups=("attention",))), "add 'rest'"),
         (merge(per=Per(groups=("attentoin", "rest"))), "unknown group"),
         (merge(per=Per(groups=("early", "rest")), groups={"early": ("nothing*",)}), "matches no tensor"),
@@ -161,10 +166,30 @@ def test_groups_need_a_layout() -> None:
         Space(merge(per=Per(layers=2)))
 
 
-def test_a_hole_with_a_condition_cannot_stand_where_a_number_must() -> None:
-    space = Space({"a": Hole(choices=("x", "y")), "b": [Hole(0, 1, when={"a": ("x",)})]})
+CHOICE = Hole(choices=("x", "y"))
+ONLY_X = Hole(0, 1, when={"a": ("x",)})
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"a": CHOICE, "b": [ONLY_X]},
+        {"a": CHOICE, "b": Gradient((ONLY_X, 0.5))},
+        {"a": CHOICE, "b": Gradient((ONLY_X, Hole(0, 1, when={"a": ("y",)})))},
+        {"a": CHOICE, "b": ByGroup({"mlp": Gradient((0.5, ONLY_X))})},
+        {"a": CHOICE, "b": merge(method=Hole(choices=("ties", "linear"), when={"a": ("x",)}))},
+    ],
+)
+def test_a_hole_with_a_condition_cannot_stand_where_a_value_must(template: Any) -> None:
     with pytest.raises(ValueError, match="can be left out"):
-        space.decode([0.9, 0.5])
+        Space(template)
+
+
+def test_two_places_of_one_path_are_not_taken_for_one_gene() -> None:
+    with pytest.raises(ValueError, match=r"two holes stand at 'a\.b'"):
+        Space({"a.b": Hole(0, 1), "a": {"b": Hole(0, 1)}})
+    inner = Space({"rate": Hole(0, 1), "params": {"rate": Hole(0, 1)}, "hyperparams": Hole(0, 1)})
+    assert [gene.name for gene in inner.genes] == ["rate", "params.rate", "hyperparams"]
 
 
 def test_a_vector_of_another_length_is_refused() -> None:

@@ -7,6 +7,7 @@ import sys
 import pytest
 import yaml
 
+from evomerge.recipe.holes import Hole
 from evomerge.recipe.reading import parse_yaml
 from evomerge.recipe.spec import MergeSettings
 from evomerge.recipe.tree import (
@@ -17,6 +18,7 @@ from evomerge.recipe.tree import (
     Per,
     Recipe,
     Source,
+    Value,
     recipe_id,
     sources,
     to_plain,
@@ -84,6 +86,29 @@ def test_the_id_changes_with_everything_that_changes_the_model(changed: Recipe) 
 def test_the_id_ignores_groups_that_nothing_differs_by() -> None:
     plain = Merge("linear", (Input(A), Input(B)))
     assert recipe_id(plain) == recipe_id(Merge("linear", (Input(A), Input(B)), per=Per(groups=("mlp", "rest"))))
+
+
+def test_the_id_knows_the_order_of_own_groups_as_the_first_that_matches_takes_a_tensor() -> None:
+    early, late = ("early", ("*.0.*", "*.1.*")), ("late", ("*.1.*", "*.2.*"))
+    ids = {
+        recipe_id(
+            Merge(
+                "linear",
+                (Input(A, {"weight": ByGroup({"early": 0.1, "late": 0.9})}), Input(B)),
+                per=Per(groups=("early", "late", "rest")),
+                groups=dict(order),
+            )
+        )
+        for order in ((early, late), (late, early))
+    }
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize("value", [Hole(0, 1), Gradient((0.0, Hole(0, 1))), ByGroup({"mlp": Hole(0, 1)})])
+def test_the_id_of_a_template_knows_the_groups_that_its_holes_are_searched_by(value: Value) -> None:
+    inputs = (Input(A, {"weight": value}), Input(B))
+    by_role, by_depth = (Merge("linear", inputs, per=per) for per in (Per(groups=("mlp", "rest")), Per(layers=2)))
+    assert recipe_id(by_role) != recipe_id(by_depth)
 
 
 def test_ids_are_the_same_in_every_process_and_version() -> None:
