@@ -171,11 +171,11 @@ def clean(
     from evomerge.report.write import REPORT_FILES
     from evomerge.study.lock import locked
     from evomerge.study.status import journal_of
-    from evomerge.study.study import STUDY_FILES
+    from evomerge.study.study import PARTIAL, STUDY_FILES
 
     journal_of(study)
     with locked(study):
-        for folder in (study / "merged", *study.glob(".merged.*.partial")):
+        for folder in (study / "merged", *study.glob(PARTIAL)):
             if folder.is_dir():
                 shutil.rmtree(folder)
         for name in (*REPORT_FILES, *(STUDY_FILES if everything else ())):

@@ -22,9 +22,10 @@ class Baseline:
 
 
 def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Baseline]:
-    """Return the baselines of a recipe with holes; a part that is itself searched is left out.
+    """Return the baselines of a recipe with holes.
 
-    An adapter alone means the base with it, at weight 1.
+    Of an input that is searched itself, each of its models alone is one. An adapter alone means its base with it, at
+    weight 1; where that base is searched, there is no such model.
     """
     if not isinstance(template, Merge):
         return []
@@ -32,16 +33,34 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
     fixed = [item.recipe for item in template.inputs if not has_holes(item.recipe)]
     found = [Baseline("base", "base", base)] if base is not None else []
     singles: dict[str, Recipe] = {}
-    for index, recipe in enumerate(fixed):
+    for index, (recipe, below) in enumerate(_models(template)):
         name = _name(recipe, index)
-        alone = Merge("task_arithmetic", (Input(recipe),), base) if _is_adapter(recipe, is_adapter) else recipe
-        singles[name if name not in singles and name != "base" else f"{name} ({index + 1})"] = alone
+        alone: Recipe | None = recipe
+        if isinstance(recipe, Source) and is_adapter(recipe):
+            alone = None if below is None else Merge("task_arithmetic", (Input(recipe),), below)
+        if alone is not None:
+            singles[name if name not in singles and name != "base" else f"{name} ({index + 1})"] = alone
     found += [Baseline(name, "single", recipe) for name, recipe in singles.items()]
     if len(fixed) == len(template.inputs) and len(fixed) > 1:
         inputs = tuple(Input(recipe) for recipe in fixed)
         found.append(Baseline("uniform average", "merge", Merge("linear", inputs, base)))
         if base is not None:
             found.append(Baseline("ties (published defaults)", "merge", Merge("ties", inputs, base)))
+    return found
+
+
+def _models(merge: Merge) -> list[tuple[Recipe, Recipe | None]]:
+    """Return what a merge combines, each with its base: its inputs, and in place of a searched one what that combines.
+
+    A model of a searched input that stands there twice, or at the top as well, is one.
+    """
+    base = merge.base if merge.base is not None and not has_holes(merge.base) else None
+    found: list[tuple[Recipe, Recipe | None]] = []
+    for item in merge.inputs:
+        if isinstance(item.recipe, Merge) and has_holes(item.recipe):
+            found += [model for model in _models(item.recipe) if model not in found]
+        else:
+            found.append((item.recipe, base))
     return found
 
 
@@ -70,10 +89,6 @@ def _any_hole(params: Params) -> bool:
                 return False
 
     return any(is_open(value) for value in params.values())
-
-
-def _is_adapter(recipe: Recipe, is_adapter: Callable[[Source], bool]) -> bool:
-    return isinstance(recipe, Source) and is_adapter(recipe)
 
 
 def _name(recipe: Recipe, index: int) -> str:

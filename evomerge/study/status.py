@@ -67,7 +67,7 @@ def _status(folder: Path, journal: Journal) -> Status:
         elif "search_ended" in event.data:
             ended = event.data["search_ended"]
         elif "winner" in event.data:
-            winner = event.data["winner"]["name"]
+            winner, finished = event.data["winner"]["name"], False
         elif event.data.get("finished"):
             finished = True
     phase = "finished" if finished else "test" if winner else "selection" if ended else "search"

@@ -8,7 +8,7 @@ for only after the winner is journalled.
 import asyncio
 import json
 import shutil
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from evomerge.backends.weights.export import export
 from evomerge.errors import BackendError, CandidateError, ConfigError, StudyBroken
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.strategies.search.make import make_strategy
+from evomerge.study.choose import choose
 from evomerge.study.evaluate import TaskEvaluator, Work
 from evomerge.study.fitness import Fitness, Scores, fitness
 from evomerge.study.journal import Journal
@@ -34,6 +35,8 @@ R = TypeVar("R")
 
 STUDY_FILES = ("job.yaml", "journal.db", "journal.db-shm", "journal.db-wal", "lock")
 """What a study's folder holds beside the merged model and the report."""
+PARTIAL = ".merged.*.partial"
+"""Exports that were cut off, as glob finds them in a study's folder."""
 
 
 class StudyObserver(Observer[Recipe]):
@@ -55,7 +58,10 @@ class Stopped(Exception):
 
 @dataclass
 class Study:
-    """A prepared job and the folder of its study. `run` may be called again and again, by one process at a time."""
+    """A prepared job and the folder of its study.
+
+    `run` closes the backend; to go on with a study, make another Study in its folder. One process at a time may.
+    """
 
     prepared: Prepared
     folder: Path
@@ -73,7 +79,7 @@ class Study:
         path = self.folder / "journal.db"
         if not path.is_file():
             _check_new(self.folder)
-            self.prepared.check_values()
+            await asyncio.to_thread(self.prepared.check_values)  # signals are heard meanwhile
             _make(self.folder)
         with locked(self.folder), closing(Journal(path)) as journal:
             self._identify(journal)
@@ -86,12 +92,14 @@ class Study:
         before = journal.fact("identity")
         if before is not None:
             check_unchanged(str(self.folder), before, self.prepared.identity)
-            return
-        journal.set_fact("identity", self.prepared.identity)
-        journal.set_fact("versions", versions())
-        journal.set_fact("job", str(Path(self.prepared.job.document.file).absolute()))
+        else:
+            journal.set_fact("identity", self.prepared.identity)
+            journal.set_fact("versions", versions())
+        job = Path(self.prepared.job.document.file).absolute()
+        journal.set_fact("job", str(job))
         journal.commit()
-        shutil.copyfile(self.prepared.job.document.file, self.folder / "job.yaml")
+        if job != (self.folder / "job.yaml").absolute():
+            shutil.copyfile(job, self.folder / "job.yaml")
 
 
 class _Run:
@@ -115,6 +123,8 @@ class _Run:
         winner, best_single = self._choose(selected, search)
         contenders = [c for c in compared if c.name != winner.name] + [winner]
         tested = await self._compare([c for c in contenders if c.name in selected], "test", "test")
+        if winner.name not in tested:
+            raise CandidateError(f"the winner ({winner.name}) could not be scored on the test split")
         table = rows(
             [(c, tested[c.name][1]) for c in contenders if c.name in tested],
             self.prepared.weights,
@@ -132,7 +142,7 @@ class _Run:
             elapsed=self.limits.elapsed,
             merged=merged,
         )
-        self._export(winner, outcome)
+        await self._export(winner, outcome)
         return outcome
 
     async def _search(self) -> Search[Recipe]:
@@ -224,20 +234,15 @@ class _Run:
     ) -> tuple[Contender, str | None]:
         """Choose the winner among merges, and the best single model, on the select split; journalled before testing."""
 
-        def best(kinds: Iterable[str]) -> Contender | None:
-            values = {
-                name: self._fitness(scores) for name, (contender, scores) in selected.items() if contender.kind in kinds
-            }
-            names = [name for name, scored in values.items() if scored is not None]
-            return selected[max(names, key=lambda name: _or_zero(values[name]))][0] if names else None
-
-        winner, single = best({"merge", "searched"}), best({"base", "single"})
+        coverage = self.prepared.job.settings.objective.coverage
+        winner, single = choose(list(selected.values()), self.prepared.weights, coverage)
         if winner is None:
             raise CandidateError("no finalist could be scored on the select split, so there is no winner")
         decision = {
             "winner": {"name": winner.name, "recipe": winner.recipe_id, "vector": winner.vector},
             "best_single": None if single is None else single.name,
             "trials": len(search.trials),
+            "finalists": self.prepared.job.settings.selection.finalists,
         }
         self._decide(decision)
         return winner, None if single is None else single.name
@@ -246,24 +251,33 @@ class _Run:
         return fitness(scores, self.prepared.weights)
 
     def _decide(self, decision: dict[str, Any]) -> None:
-        """Journal the winner once; a replay must come to the same."""
-        for event in self.journal.events():
-            if event.kind == "decision" and event.data.get("trials") == decision["trials"] and "winner" in event.data:
-                if {key: event.data[key] for key in decision} != json.loads(json.dumps(decision)):
-                    raise StudyBroken(f"{self.study.folder}: the journal names another winner than its scores give")
-                return
-        self.journal.append("decision", None, decision | {"elapsed": round(self.limits.elapsed, 3)})
-        self.journal.commit()
+        """Journal the winner once; a replay must come to the same, unless trials or finalists were added."""
+        wanted = json.loads(json.dumps(decision))
+        before = [
+            {key: event.data[key] for key in decision}
+            for event in self.journal.events()
+            if event.kind == "decision" and "winner" in event.data
+        ]
+        asked = ("trials", "finalists")
+        if any(all(one[key] == wanted[key] for key in asked) and one != wanted for one in before):
+            raise StudyBroken(f"{self.study.folder}: the journal names another winner than its scores give")
+        if not before or before[-1] != wanted:
+            self.journal.append("decision", None, decision | {"elapsed": round(self.limits.elapsed, 3)})
+            self.journal.commit()
 
-    def _export(self, winner: Contender, outcome: Outcome) -> None:
-        """Write the winner's model, unless it is there."""
-        if self.journal.fact("exported") == winner.recipe_id and outcome.merged.is_dir():
-            return
-        if outcome.merged.exists():
-            shutil.rmtree(outcome.merged)
-        export(self.prepared.store, winner.recipe, outcome.merged, card=outcome.verdict)
-        self.journal.set_fact("exported", winner.recipe_id)
-        self.journal.append("decision", None, {"finished": True, "elapsed": round(self.limits.elapsed, 3)})
+    async def _export(self, winner: Contender, outcome: Outcome) -> None:
+        """Write the winner's model, unless it is there. In a thread, so that signals are heard meanwhile."""
+        if self.journal.fact("exported") != winner.recipe_id or not outcome.merged.is_dir():
+            self.journal.set_fact("exported", None)
+            self.journal.commit()
+            for left in (outcome.merged, *self.study.folder.glob(PARTIAL)):
+                if left.is_dir():
+                    shutil.rmtree(left)
+            await asyncio.to_thread(export, self.prepared.store, winner.recipe, outcome.merged, card=outcome.verdict)
+            self.journal.set_fact("exported", winner.recipe_id)
+        last = max(self.journal.events(), key=lambda event: event.number)
+        if not last.data.get("finished"):
+            self.journal.append("decision", None, {"finished": True, "elapsed": round(self.limits.elapsed, 3)})
         self.journal.commit()
 
     def _reserve(self) -> float:
@@ -299,7 +313,3 @@ def _elapsed(journal: Journal) -> float:
 
 def _value(trial: Trial[Recipe]) -> float:
     return 0.0 if trial.fitness is None else trial.fitness.value
-
-
-def _or_zero(scored: Fitness | None) -> float:
-    return 0.0 if scored is None else scored.value

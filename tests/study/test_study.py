@@ -1,6 +1,7 @@
 """A study from end to end, on real small models in this process."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -12,13 +13,15 @@ import torch
 from evomerge.backends.local import LocalBackend
 from evomerge.backends.protocol import Model, Placement, Unsupported
 from evomerge.errors import BackendError, CandidateError, StudyChanged
-from evomerge.exchange import Answer, Generate, Request
+from evomerge.exchange import Answer, Failure, Generate, Request
 from evomerge.recipe.tree import Recipe
 from evomerge.study.job import load_job
 from evomerge.study.journal import Journal
 from evomerge.study.limits import Stop
 from evomerge.study.prepare import Prepared, prepare
+from evomerge.study.reopen import reopen
 from evomerge.study.result import Outcome
+from evomerge.study.status import read_status
 from evomerge.study.study import Stopped, Study
 from evomerge.tasks.settings import Split
 from evomerge.tasks.task import Task
@@ -50,6 +53,7 @@ class Watched:
     winner_known: dict[str, set[bool]] = field(default_factory=dict[str, set[bool]])
     asked: int = 0
     fails: int = 0
+    silent: frozenset[str] = frozenset()
 
     @property
     def slots(self) -> int:
@@ -86,7 +90,10 @@ class WatchedModel:
         for request in requests:
             self.watched.winner_known.setdefault(str(request.prompt), set()).add(known)
         async for index, answer in self.inner.answer(requests):
-            yield index, answer
+            if str(requests[index].prompt) in self.watched.silent:
+                yield index, Answer(failure=Failure("silent", "no answer on purpose"))
+            else:
+                yield index, answer
 
 
 def run(ready: Prepared, folder: Path, *, fails: int = 0) -> tuple[Outcome, Watched]:
@@ -187,6 +194,70 @@ def test_budget_batch_and_finalists_may_change(family: Path, tmp_path: Path) -> 
     ]
     outcome, _ = run(prepared(family, changes=changes), tmp_path / "study")
     assert len(outcome.searched) == 3
+
+
+def test_more_finalists_may_name_another_winner_and_then_fewer_the_first_again(family: Path, tmp_path: Path) -> None:
+    few = [("trials: 3", "trials: 12"), ("finalists: 2", "finalists: 1")]
+    many = [("trials: 3", "trials: 12"), ("finalists: 2", "finalists: 12")]
+    first, _ = run(prepared(family, changes=few), tmp_path / "study")
+    run(prepared(family, changes=many), tmp_path / "study")
+    with closing(Journal(tmp_path / "study" / "journal.db")) as journal:
+        asked = [event.data["finalists"] for event in journal.events() if "winner" in event.data]
+    assert asked == [1, 12]
+    again, _ = run(prepared(family, changes=few), tmp_path / "study")
+    assert again.winner == first.winner
+    assert again.rows == first.rows
+
+
+def test_a_study_whose_winner_stays_the_same_is_finished_again(family: Path, tmp_path: Path) -> None:
+    only = ("weight: {low: 0, high: 1}", "weight: {choices: [0.5]}")
+    first, _ = run(prepared(family, changes=[only]), tmp_path / "study")
+    again, _ = run(prepared(family, changes=[only, ("trials: 3", "trials: 5")]), tmp_path / "study")
+    assert again.winner.recipe_id == first.winner.recipe_id
+    status = read_status(tmp_path / "study")
+    assert (status.phase, status.trials) == ("finished", 5)
+
+
+def test_an_export_that_was_cut_off_is_made_again_and_leaves_nothing(family: Path, tmp_path: Path) -> None:
+    outcome, _ = run(prepared(family), tmp_path / "study")
+    whole = (outcome.merged / "model.safetensors").read_bytes()
+    (outcome.merged / "model.safetensors").write_bytes(b"of another recipe")
+    with closing(Journal(tmp_path / "study" / "journal.db")) as journal:
+        journal.set_fact("exported", None)
+    (tmp_path / "study" / ".merged.0a1b2c3d.partial").mkdir()
+    run(prepared(family), tmp_path / "study")
+    assert (outcome.merged / "model.safetensors").read_bytes() == whole
+    assert not list((tmp_path / "study").glob(".merged*"))
+
+
+def test_a_finished_study_writes_no_more_events(family: Path, tmp_path: Path) -> None:
+    def events() -> int:
+        with closing(Journal(tmp_path / "study" / "journal.db", read_only=True)) as journal:
+            return len(list(journal.events()))
+
+    outcome, _ = run(prepared(family), tmp_path / "study")
+    before = events()
+    run(prepared(family), tmp_path / "study")
+    shutil.rmtree(outcome.merged)
+    run(prepared(family), tmp_path / "study")
+    assert events() == before
+
+
+def test_a_job_that_was_moved_is_found_where_the_study_last_went_on(family: Path, tmp_path: Path) -> None:
+    run(prepared(family), tmp_path / "study")
+    moved = (family / "changed.yaml").rename(family / "moved.yaml")
+    run(prepare(load_job(moved)), tmp_path / "study")
+    assert reopen(tmp_path / "study").prepared.job.document.file == str(moved)
+
+
+def test_a_winner_that_no_test_item_is_answered_by_is_said_so(family: Path, tmp_path: Path) -> None:
+    ready = prepared(family)
+    tested = frozenset(prompt for task in ready.tasks for prompt in prompts(task, "test"))
+    silent = Watched(
+        LocalBackend(ready.job.settings.backend, ready.store), tmp_path / "s" / "journal.db", silent=tested
+    )
+    with pytest.raises(CandidateError, match=r"the winner \(.*\) could not be scored on the test split"):
+        asyncio.run(Study(ready, tmp_path / "s", silent).run())
 
 
 def test_a_study_that_is_stopped_before_it_begins_loses_nothing(family: Path, tmp_path: Path) -> None:
