@@ -152,8 +152,20 @@ class Resident:
         if missing := cast("set[str]", told["missing_keys"]):
             raise CandidateError(f"the model lacks the tensor {min(missing)}; check the checkpoint it comes from")
         self._model = model.requires_grad_(False).eval().to(self._device)
+        head = self._model.get_output_embeddings()
+        if isinstance(head, torch.nn.Module):
+            head.register_forward_pre_hook(_contiguous)
         self._ignored = frozenset(told["unexpected_keys"])
         self._places = _places(model, names - self._ignored)
+
+
+def _contiguous(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Hand the output layer a contiguous input.
+
+    The last positions of a batch are a view with gaps, for which torch's bfloat16 product on a CPU would copy the whole
+    output layer once for every row.
+    """
+    return (args[0].contiguous(), *args[1:])
 
 
 def _places(model: Any, names: frozenset[str]) -> dict[str, Tensor]:
