@@ -5,7 +5,7 @@ A comment `<!-- test: WORD ARGUMENTS -->` above a block says how it is tried; re
     skip REASON        not run, because of that
     file NAME          written to this file of the working folder
     job NAME           keys of a job: with them in place of its own, the job in this file must still fit together
-    small NAME TRIALS  the job in this file gets few items and that many trials: before a block, or after one that makes it
+    small NAME TRIALS  the job in this file gets few items and that many trials (once it is there)
     replace OLD NEW    this word is another in the test
     instead COMMAND    run in place of what stands there
     interrupt          the command is sent SIGINT at its first trial, and must say that nothing is lost

@@ -42,16 +42,17 @@ class Reader:
         if block.said("skip"):
             assert block.said("skip") != [""], f"{block}: skipping needs a reason"
             return
-        jobs = [arguments.split() for arguments in block.said("small")]
-        there = [(name, trials) for name, trials in jobs if (self.folder / name).exists()]
-        for name, trials in there:
-            make_small(self.folder / name, int(trials))
         for old, new in (arguments.split() for arguments in block.said("replace")):
             assert old in block.text, f"{block}: there is no {old} to replace"
             block = replace(block, text=block.text.replace(old, new))
+        self._shrink(block)
         self._try(block)
-        for name, trials in (job for job in jobs if tuple(job) not in there):
-            make_small(self.folder / name, int(trials))
+
+    def _shrink(self, block: Block) -> None:
+        """Make the jobs small that the block says are to be, as soon as they are there."""
+        for name, trials in (arguments.split() for arguments in block.said("small")):
+            if (self.folder / name).exists():
+                make_small(self.folder / name, int(trials))
 
     def _try(self, block: Block) -> None:
         match block.language:
@@ -109,6 +110,7 @@ class Reader:
                 code, output = evomerge(words[1:]) if words[0] == "evomerge" else shell(command)
             assert code == expected, f"{block}: `{command}` ended with {code}:\n{output}"
             self.printed += output
+            self._shrink(block)
         if shown:
             compare(block, shown, self.printed)
 
@@ -176,5 +178,6 @@ def compare(block: Block, shown: str, printed: str) -> None:
 
 
 def shape(line: str) -> str:
-    """A line without its numbers, lines drawn around it, and differences of white space."""
-    return " ".join(NUMBER.sub("#", re.sub(r"[─━│┃╇┼╋]+", " ", line)).split())
+    """A line without its numbers and differences of white space; of a line of a table the first cell."""
+    first = re.split("[│┃]", re.sub("[─━╇┼╋]+", "", line))[0]
+    return " ".join(NUMBER.sub("#", first).split())

@@ -50,7 +50,11 @@ SHOWN = Block("p.md", 1, "text", "", (("varies", "^The winner"),))
 
 
 def test_numbers_lines_and_white_space_of_a_shown_output_do_not_matter() -> None:
-    compare(SHOWN, "trial 12: +0.5 │ 3\n…\nThe winner is 4.\nend …", "trial 7:  0.25 3\nsomething\nend of it\n")
+    compare(
+        SHOWN,
+        "trial 12: +0.5\n…\nThe winner is 4.\nbase │ 0.1 │ -\nend …",
+        "trial 7:  0.25\nsomething\nbase │ 3 │ 4\nend of it\n",
+    )
 
 
 @pytest.mark.parametrize("shown", ["another line", "end\nfirst 1"])

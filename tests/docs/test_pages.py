@@ -19,8 +19,9 @@ def text_of(page: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a reader has: the zoo and the jobs of the repository, and nothing made yet."""
-    (tmp_path / "zoo").symlink_to(REPOSITORY / "zoo")
+    """What a reader has: the zoo, the jobs and the benchmarks of the repository, and nothing made yet."""
+    for name in ("zoo", "benchmarks"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EVOMERGE_DEBUG", raising=False)
