@@ -64,7 +64,7 @@ class Journal:
                 self._db.executescript(_TABLES)
             version = self.fact("format")
         except sqlite3.DatabaseError as error:
-            raise StudyBroken(f"{self._name}: the journal cannot be read ({error}); restore it from a copy") from error
+            raise self._unreadable(error) from error
         if version is None:
             self.set_fact("format", FORMAT)
             self.commit()
@@ -86,7 +86,7 @@ class Journal:
 
     def fact(self, key: str) -> Any:
         """Return a fact about the study, or None."""
-        row = self._db.execute("SELECT value FROM facts WHERE key = ?", (key,)).fetchone()
+        row = next(self._read("SELECT value FROM facts WHERE key = ?", (key,)), None)
         return None if row is None else json.loads(row[0])
 
     def set_fact(self, key: str, value: Any) -> None:
@@ -99,9 +99,7 @@ class Journal:
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the events in their order, those numbered above `after`."""
-        rows = self._db.execute(
-            "SELECT number, kind, trial, data FROM events WHERE number > ? ORDER BY number", (after,)
-        )
+        rows = self._read("SELECT number, kind, trial, data FROM events WHERE number > ? ORDER BY number", (after,))
         for number, kind, trial, data in rows:
             yield Event(number, kind, trial, json.loads(data))
 
@@ -116,14 +114,14 @@ class Journal:
 
     def scores(self, recipe: str, task: str, split: str) -> dict[str, ItemScore]:
         """Return the scores kept for a recipe, by item."""
-        rows = self._db.execute(
+        rows = self._read(
             "SELECT item, score, answer FROM scores WHERE recipe = ? AND task = ? AND split = ?", (recipe, task, split)
         )
         return {item: ItemScore(item, score, answer) for item, score, answer in rows}
 
     def count_scores(self) -> int:
         """Return how many items have been scored, over all recipes."""
-        return int(self._db.execute("SELECT count(*) FROM scores").fetchone()[0])
+        return int(next(self._read("SELECT count(*) FROM scores"))[0])
 
     def _begin(self) -> None:
         if not self._begun:
@@ -139,6 +137,15 @@ class Journal:
             self._db.execute(statement, values)
         except sqlite3.Error as error:
             raise self._broken(error) from error
+
+    def _read(self, statement: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        try:
+            yield from self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: sqlite3.Error) -> StudyBroken:
+        return StudyBroken(f"{self._name}: the journal cannot be read ({error}); restore it from a copy")
 
     def _broken(self, error: sqlite3.Error) -> StudyBroken:
         hint = (

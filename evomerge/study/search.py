@@ -10,11 +10,12 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
-from evomerge.errors import CandidateError, ConfigError
+from evomerge.errors import CandidateError, ConfigError, StudyChanged
 from evomerge.recipe.reading import Document
 from evomerge.recipe.space import Space
 from evomerge.recipe.tree import Merge, Source, recipe_id
@@ -71,17 +72,37 @@ def search(
     `fitness` gets what the space decodes to (a recipe, or the filled-in tree) and returns a number; it may be async. It
     may raise CandidateError for a point that cannot be. `settings` are those of `search:` in a job (strategy, trials,
     seed, ...). With a `folder` the search is journalled there: the same call goes on where it was stopped, and asks no
-    point twice. Raises ConfigError for wrong settings
-    and for a fitness that is no number, CandidateError when every point failed, and StudyLocked when another process
-    searches in that folder.
+    point twice; more `trials` may be given. Another fitness needs another folder: what `fitness` computes cannot be
+    compared with what it was. Raises ConfigError for wrong settings and for a fitness that is no number, CandidateError
+    when every point failed, StudyLocked when another process searches in that folder, and StudyChanged when the folder
+    is of another space, strategy or seed.
     """
     chosen = Document(settings, "search()", {}).parse(SearchSettings)
     if folder is None:
-        return asyncio.run(_search(space, fitness, Journal(None), chosen))
+        with closing(Journal(None)) as journal:
+            return asyncio.run(_search(space, fitness, journal, chosen))
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    with locked(place):
-        return asyncio.run(_search(space, fitness, Journal(place / "journal.db"), chosen))
+    with locked(place), closing(Journal(place / "journal.db")) as journal:
+        _identify(journal, place, {"space": _outline(space), "search": chosen.without_budget().model_dump(mode="json")})
+        return asyncio.run(_search(space, fitness, journal, chosen))
+
+
+def _identify(journal: Journal, folder: Path, identity: dict[str, Any]) -> None:
+    """Write down what may not change while a search goes on. Raises StudyChanged where it did."""
+    before = journal.fact("identity")
+    if before is not None and before != json.loads(json.dumps(identity)):
+        changed = sorted(key for key in {*before, *identity} if before.get(key) != identity.get(key))
+        raise StudyChanged(
+            f"{folder}: {' and '.join(changed)} changed since the search in this folder began, so its trials no longer "
+            "count; undo the change, or name another folder"
+        )
+    journal.set_fact("identity", identity)
+
+
+def _outline(space: Space[Any]) -> list[Any]:
+    """Return the holes of a space, and the id of what stands around them."""
+    return [[gene.name, gene.hole.to_plain()] for gene in space.genes] + [identify(space.decode(space.start))]
 
 
 async def _search(
@@ -97,10 +118,7 @@ async def _search(
         weights={FITNESS: 1.0},
         identify=identify,
     )
-    try:
-        await run.run()
-    finally:
-        journal.close()
+    await run.run()
     scored = [trial for trial in run.trials if trial.fitness is not None]
     if not scored:
         raise CandidateError(f"all {len(run.trials)} trials failed; the first said: {run.trials[0].error}")

@@ -100,3 +100,16 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing_committed(tmp_path: Path)
 def test_numbers_that_json_cannot_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="JSON"):
         Journal(None).append("tell", 0, {"fitness": float("nan")})
+
+
+def test_a_journal_that_is_damaged_in_the_middle_is_said_to_be(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = Journal(path)
+    for number in range(2000):
+        journal.append("ask", number, {"vector": [0.5] * 10})
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[3 * 4096 : -4096] = b"\xff" * (len(content) - 4 * 4096)
+    path.write_bytes(content)
+    with pytest.raises(StudyBroken, match=r"j\.db: the journal cannot be read \(.*\); restore it from a copy"):
+        list(Journal(path, read_only=True).events())

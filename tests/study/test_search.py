@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from evomerge.errors import CandidateError, ConfigError, StudyLocked
+from evomerge.errors import CandidateError, ConfigError, StudyChanged, StudyLocked
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
 from evomerge.recipe.tree import Input, Merge, Recipe, Source
@@ -92,6 +92,23 @@ def test_points_that_cannot_be_are_failed_trials() -> None:
     assert {trial.error for trial in found.trials} == {None, "x is negative"}
     with pytest.raises(CandidateError, match="all 3 trials failed"):
         search(Space({"x": Hole(-2, -1)}), fitness, trials=3)
+
+
+@pytest.mark.parametrize(
+    ("space", "settings", "named"),
+    [
+        (Space({"x": Hole(-1, 2), "y": [Hole(-1, 1)]}), {}, "space"),
+        (Space({"x": Hole(-1, 1), "y": [Hole(-1, 1)], "z": 3}), {}, "space"),
+        (SPACE, {"seed": 2}, "search"),
+    ],
+)
+def test_a_folder_of_another_search_is_refused(
+    space: Space[Any], settings: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    search(SPACE, bowl, trials=3, folder=tmp_path)
+    with pytest.raises(StudyChanged, match=f"{named} changed .* name another folder"):
+        search(space, bowl, trials=3, folder=tmp_path, **settings)
+    assert len(search(SPACE, bowl, trials=4, folder=tmp_path).trials) == 4
 
 
 def test_two_searches_in_one_folder_are_refused(tmp_path: Path) -> None:
