@@ -71,6 +71,10 @@ class BarProgress(StudyObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar and show the cursor again."""
         self._progress.stop()
 
     def phase(self, name: str, items: int) -> None:
@@ -117,7 +121,10 @@ class LineProgress(StudyObserver):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        self.close()
+
+    def close(self) -> None:
+        """Lines leave nothing to be cleared away."""
 
     def phase(self, name: str, items: int) -> None:
         """Say what begins."""
@@ -133,16 +140,20 @@ class LineProgress(StudyObserver):
         if replayed:
             return
         if trial.fitness is None:
-            self._say(f"trial {trial.number + 1}/{self._trials} failed: {trial.error}")
-        elif best or (trial.number + 1) % max(self._trials // 10, 1) == 0:
+            self._say(f"{self._which(trial)} failed: {trial.error}")
+        elif best or self._score.trials % max(self._trials // 10, 1) == 0:
             self._say(
-                f"trial {trial.number + 1}/{self._trials}: {trial.fitness.value:.4f}, "
+                f"{self._which(trial)}: {trial.fitness.value:.4f}, "
                 f"best {self._score.best:.4f}, {self._score.items:,} items"
             )
 
     def compared(self, name: str, split: Split, scored: Fitness | None) -> None:
         """Say what a baseline or finalist reached."""
         self._say(f"{split}: {name} {'failed' if scored is None else f'{scored.value:.4f}'}")
+
+    def _which(self, trial: Trial[Recipe]) -> str:
+        """Return the how manieth trial it is, and its number from 0, which `evomerge export --trial` takes."""
+        return f"trial {self._score.trials}/{self._trials} (number {trial.number})"
 
     @staticmethod
     def _say(line: str) -> None:

@@ -103,7 +103,7 @@ async def _work(prepared: "Prepared", folder: Path, backend: "Backend", stop: "S
     from evomerge.study.limits import stopped_by_signals
     from evomerge.study.study import Stopped, Study
 
-    with progress(prepared.job.settings.search.trials) as shown, stopped_by_signals(stop):
+    with progress(prepared.job.settings.search.trials) as shown, stopped_by_signals(stop, shown.close):
         try:
             return await Study(prepared, folder, backend, shown, stop).run()
         except Stopped:

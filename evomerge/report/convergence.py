@@ -17,7 +17,7 @@ def draw(outcome: Outcome, path: Path) -> None:
     figure = Figure(figsize=(7.2, 3.8), layout="constrained")
     FigureCanvasSVG(figure)
     axes = figure.add_subplot()
-    scored = [(number, value) for number, value in enumerate(outcome.searched, start=1) if value is not None]
+    scored = [(number, value) for number, value in enumerate(outcome.searched) if value is not None]
     numbers, values = [number for number, _ in scored], [value for _, value in scored]
     axes.scatter(numbers, values, s=12, color=GREY, label="trials", zorder=2)
     axes.step(

@@ -42,12 +42,16 @@ class Stop:
 
 
 @contextmanager
-def stopped_by_signals(stop: Stop) -> Generator[None]:
-    """Let SIGINT and SIGTERM ask to stop; a second signal ends the process at once (the journal stays whole)."""
+def stopped_by_signals(stop: Stop, before_exit: Callable[[], None] = lambda: None) -> Generator[None]:
+    """Let SIGINT and SIGTERM ask to stop; a second signal ends the process at once (the journal stays whole).
+
+    `before_exit` is called before that, to leave a terminal as it was.
+    """
     loop = asyncio.get_running_loop()
 
     def handle(number: signal.Signals) -> None:
         if stop.reason is not None:
+            before_exit()
             os._exit(128 + number)
         stop.request("interrupted" if number is signal.SIGINT else "asked to stop")
 

@@ -180,7 +180,7 @@ class Search(Generic[T]):
                     if not proposals or list(proposals[0].vector) != event.data["vector"]:
                         raise StudyBroken(
                             f"trial {event.trial} cannot be replayed: the strategy now proposes something else; "
-                            "go on with the versions that the study was started with (see `evomerge status`)"
+                            "go on with the versions that the study was started with (see `evomerge status --json`)"
                         )
                     self._opened(proposals[0])
                 case "tell" if event.trial is not None:

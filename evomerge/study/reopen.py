@@ -24,7 +24,8 @@ class Reopened:
         """Return the recipe of a trial and a sentence about it. Raises ConfigError where there is no such trial."""
         asks = {event.trial: event for event in self.events if event.kind == "ask"}
         if number not in asks:
-            raise ConfigError(f"{self.folder}: there is no trial {number}; it has trials 0 to {len(asks) - 1}")
+            there = f"it has trials 0 to {len(asks) - 1}" if asks else "it has none yet"
+            raise ConfigError(f"{self.folder}: there is no trial {number}; {there}")
         recipe = self.prepared.space.decode(asks[number].data["vector"])
         return recipe, f"Trial {number} of the study {self.prepared.job.name}."
 

@@ -36,9 +36,9 @@ def test_lines_say_new_bests_failures_and_each_tenth(capsys: pytest.CaptureFixtu
     assert printed.out == ""
     assert printed.err.splitlines() == [
         "searching: up to 40 items",
-        "trial 3/20: 0.5000, best 0.5000, 8 items",
-        "trial 4/20: 0.3750, best 0.5000, 16 items",
-        "trial 5/20 failed: too large",
+        "trial 3/20 (number 2): 0.5000, best 0.5000, 8 items",
+        "trial 4/20 (number 3): 0.3750, best 0.5000, 16 items",
+        "trial 5/20 (number 4) failed: too large",
     ]
 
 
