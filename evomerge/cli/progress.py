@@ -18,6 +18,7 @@ ROOMY = 100
 
 PHASES = {
     "baselines": "scoring the baselines",
+    "timing": "timing the selection",
     "search": "searching",
     "selection": "choosing the winner",
     "test": "testing the winner",

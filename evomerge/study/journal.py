@@ -156,5 +156,11 @@ class Journal:
         return StudyBroken(f"{self._name}: the journal cannot be written ({error}); {hint}")
 
 
+def elapsed(journal: Journal) -> float:
+    """Return the seconds of work that a journal knows of, over all starts of its study."""
+    told = (float(event.data.get("elapsed", 0.0)) for event in journal.events())
+    return max([float(journal.fact("elapsed") or 0.0), *told])
+
+
 def _dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import ConfigError
-from evomerge.study.journal import Journal
+from evomerge.study.journal import Journal, elapsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,9 @@ def _status(folder: Path, journal: Journal) -> Status:
     trials = failed = 0
     best: float | None = None
     best_trial: int | None = None
-    seconds = 0.0
     ended = winner = None
     finished = False
     for event in journal.events():
-        seconds = max(seconds, float(event.data.get("elapsed", 0.0)))
         if event.kind == "tell":
             trials += 1
             value = event.data.get("fitness")
@@ -73,5 +71,15 @@ def _status(folder: Path, journal: Journal) -> Status:
     phase = "finished" if finished else "test" if winner else "selection" if ended else "search"
     versions: dict[str, str] = journal.fact("versions") or {}
     return Status(
-        str(folder), phase, trials, failed, best, best_trial, journal.count_scores(), seconds, winner, ended, versions
+        study=str(folder),
+        phase=phase,
+        trials=trials,
+        failed=failed,
+        best=best,
+        best_trial=best_trial,
+        items=journal.count_scores(),
+        seconds=elapsed(journal),
+        winner=winner,
+        ended_by=ended,
+        versions=versions,
     )

@@ -9,7 +9,7 @@ import asyncio
 import json
 import shutil
 from collections.abc import Coroutine
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from evomerge.strategies.search.make import make_strategy
 from evomerge.study.choose import choose
 from evomerge.study.evaluate import TaskEvaluator, Work
 from evomerge.study.fitness import Fitness, Scores, fitness
-from evomerge.study.journal import Journal
+from evomerge.study.journal import Journal, elapsed
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.lock import locked
 from evomerge.study.loop import BACKEND_ATTEMPTS, Observer, Search, Trial
@@ -83,9 +83,11 @@ class Study:
             _make(self.folder)
         with locked(self.folder), closing(Journal(path)) as journal:
             self._identify(journal)
+            work = _Run(self, journal)
             try:
-                return await _Run(self, journal).run()
+                return await work.run()
             finally:
+                work.keep_time()
                 await self.backend.close()
 
     def _identify(self, journal: Journal) -> None:
@@ -112,11 +114,13 @@ class _Run:
         self.journal = journal
         self.evaluator = TaskEvaluator(study.backend, self.prepared.tasks, journal, study.observer.answered)
         settings = self.prepared.job.settings
-        self.limits = Limits(settings.search.trials, settings.budget.hours, _elapsed(journal), self._reserve)
+        self.limits = Limits(settings.search.trials, settings.budget.hours, elapsed(journal), self._reserve)
 
     async def run(self) -> Outcome:
         compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]
         begun = await self._compare(compared, "search", "baselines")
+        if self.limits.hours is not None:
+            await self._time_selection()
         search = await self._search()
         finalists = self._finalists(search)
         selected = await self._compare([*compared, *finalists], "select", "selection")
@@ -144,6 +148,26 @@ class _Run:
         )
         await self._export(winner, outcome)
         return outcome
+
+    def keep_time(self) -> None:
+        """Write down the time that was used, which no event tells where none came after it."""
+        self.journal.set_fact("elapsed", round(self.limits.elapsed, 3))
+        self.journal.commit()
+
+    async def _time_selection(self) -> None:
+        """Measure what an item of selection and test takes, before the search uses up the hours.
+
+        It may take far longer than one of the search: an answer is generated where the search asks for a likelihood.
+        """
+        merges = [baseline.recipe for baseline in self.prepared.baselines if baseline.kind == "merge"]
+        recipe = merges[-1] if merges else self.prepared.space.decode(self.prepared.space.start)
+        self.observer.phase("timing", self.prepared.items("select"))
+        begun, before = self.limits.elapsed, self.journal.count_scores()
+        with suppress(CandidateError):
+            await self._or_stop(self._evaluate(Work(recipe, recipe_id(recipe), "select")))
+        if scored := self.journal.count_scores() - before:
+            self.journal.set_fact("seconds_an_item", (self.limits.elapsed - begun) / scored)
+            self.journal.commit()
 
     async def _search(self) -> Search[Recipe]:
         settings = self.prepared.job.settings
@@ -200,6 +224,8 @@ class _Run:
             except CandidateError:
                 self.observer.compared(contender.name, split, None)
                 continue
+            finally:
+                self.keep_time()
             scored = self._fitness(scores)
             self.observer.compared(contender.name, split, scored)
             if scored is not None:
@@ -281,14 +307,11 @@ class _Run:
         self.journal.commit()
 
     def _reserve(self) -> float:
-        """Return the seconds that selection and test will take, from what an item has cost so far."""
-        done = self.journal.count_scores()
-        if not done:
-            return 0.0
+        """Return the seconds that selection and test will take, from what an item of theirs has taken."""
         later = len(self.prepared.baselines) + self.prepared.job.settings.selection.finalists + 1
         tested = len(self.prepared.baselines) + 1
         items = later * self.prepared.items("select") + tested * self.prepared.items("test")
-        return self.limits.elapsed / done * items
+        return float(self.journal.fact("seconds_an_item") or 0.0) * items
 
 
 def _check_new(folder: Path) -> None:
@@ -304,11 +327,6 @@ def _make(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: this folder cannot be made ({error.strerror}); name another with --study"
         ) from None
-
-
-def _elapsed(journal: Journal) -> float:
-    """Return the seconds of work that earlier starts have journalled."""
-    return max((float(event.data.get("elapsed", 0.0)) for event in journal.events()), default=0.0)
 
 
 def _value(trial: Trial[Recipe]) -> float:

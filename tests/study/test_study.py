@@ -260,6 +260,25 @@ def test_a_winner_that_no_test_item_is_answered_by_is_said_so(family: Path, tmp_
         asyncio.run(Study(ready, tmp_path / "s", silent).run())
 
 
+def test_hours_are_kept_for_selection_and_test_by_what_their_own_items_take(family: Path, tmp_path: Path) -> None:
+    hours = ("selection:", "budget: {hours: 2}\nselection:")
+    run(prepared(family, changes=[hours]), tmp_path / "study")
+    with closing(Journal(tmp_path / "study" / "journal.db")) as journal:
+        assert 0 < journal.fact("seconds_an_item") < journal.fact("elapsed")
+        journal.set_fact("seconds_an_item", 3600)
+    run(prepared(family, changes=[hours, ("trials: 3", "trials: 6")]), tmp_path / "study")
+    status = read_status(tmp_path / "study")
+    assert (status.ended_by, status.trials) == ("hours", 3)
+
+
+def test_the_time_of_a_start_that_was_stopped_counts(family: Path, tmp_path: Path) -> None:
+    with pytest.raises(BackendError):
+        run(prepared(family), tmp_path / "study", fails=100)
+    status = read_status(tmp_path / "study")
+    assert status.trials == 0
+    assert status.seconds > 0
+
+
 def test_a_study_that_is_stopped_before_it_begins_loses_nothing(family: Path, tmp_path: Path) -> None:
     async def stopped() -> None:
         ready = prepared(family)
