@@ -38,6 +38,12 @@ def print_plan(prepared: Prepared, planned: Plan, console: Console) -> None:
     for task in prepared.tasks:
         for note in task.notes:
             console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
+    if len(units := {task.unit("search") for task in prepared.tasks}) > 1:
+        console.print(
+            f"note: the search adds up scores in different units ({', '.join(sorted(units))}), of which one may decide "
+            "alone; give every task the same search_by",
+            soft_wrap=True, highlight=False, markup=False,
+        )  # fmt: skip
     console.print("Everything fits together.", highlight=False)
 
 

@@ -159,6 +159,13 @@ def test_check_shows_genes_result_and_requests_by_split(place: Path, command: Co
     assert not Path("studies").exists()
 
 
+def test_check_says_where_the_search_adds_up_what_cannot_be_compared(place: Path, command: Command) -> None:
+    note = "note: the search adds up scores in different units"
+    assert note in command("check", "job.yaml").out
+    Path("job.yaml").write_text(JOB.replace(", search_by: likelihood", ""))
+    assert note not in command("check", "job.yaml").out
+
+
 def test_check_answers_a_few_items_when_asked(place: Path, command: Command) -> None:
     done = command("check", "job.yaml", "--try", 2)
     assert done.code == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -228,6 +229,31 @@ def test_an_export_that_was_cut_off_is_made_again_and_leaves_nothing(family: Pat
     run(prepared(family), tmp_path / "study")
     assert (outcome.merged / "model.safetensors").read_bytes() == whole
     assert not list((tmp_path / "study").glob(".merged*"))
+
+
+def test_signals_are_heard_while_weights_are_read_and_written(
+    family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a signal does is done by the loop, which must not be the one that reads or writes."""
+    heard: list[bool] = []
+
+    def blocking(*_: object, **__: object) -> None:
+        signal_arrived = threading.Event()
+        loop.call_soon_threadsafe(signal_arrived.set)
+        heard.append(signal_arrived.wait(timeout=20))
+
+    async def study() -> None:
+        nonlocal loop
+        loop = asyncio.get_running_loop()
+        await Study(ready, tmp_path / "study", LocalBackend(ready.job.settings.backend, ready.store)).run()
+
+    loop = asyncio.new_event_loop()
+    loop.close()
+    ready = prepared(family)
+    monkeypatch.setattr(Prepared, "check_values", blocking)
+    monkeypatch.setattr("evomerge.study.study.export", blocking)
+    asyncio.run(study())
+    assert heard == [True, True]
 
 
 def test_a_finished_study_writes_no_more_events(family: Path, tmp_path: Path) -> None:
