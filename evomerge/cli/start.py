@@ -48,6 +48,9 @@ def init(
     drafted = draft(
         models, data, base=base, question=question, answer=answer, trials=trials, folder=out.absolute().parent
     )
-    out.write_text(drafted.text, encoding="utf-8")
+    try:
+        out.write_text(drafted.text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out}: this file cannot be written ({error.strerror}); name another with --out") from None
     typer.echo(f"wrote {out}: {drafted.summary}")
     typer.echo(f"Next: {shlex.join(['evomerge', 'check', str(out), '--try', '5'])}")

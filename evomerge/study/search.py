@@ -10,6 +10,7 @@ import inspect
 import json
 import math
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,13 @@ class _FunctionEvaluator(Generic[T]):
         kept = self.journal.scores(work.recipe_id, FITNESS, work.split)
         if not kept:
             value = self.fitness(work.recipe)
-            number = float(await value if inspect.isawaitable(value) else value)
+            value = await value if inspect.isawaitable(value) else value
+            try:
+                number = float(value)
+            except (TypeError, ValueError):
+                raise ConfigError(
+                    f"the fitness of {work.recipe!r} is {value!r}; return a number, or raise CandidateError"
+                ) from None
             if not math.isfinite(number):
                 raise ConfigError(
                     f"the fitness of {work.recipe!r} is {number}; raise CandidateError for what cannot be"
@@ -78,14 +85,29 @@ def search(
     is of another space, strategy or seed.
     """
     chosen = Document(settings, "search()", {}).parse(SearchSettings)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _in_folder(space, fitness, folder, chosen)
+    with ThreadPoolExecutor(1) as thread:  # in a notebook, whose own loop waits for this call
+        return thread.submit(_in_folder, space, fitness, folder, chosen).result()
+
+
+def _in_folder(
+    space: Space[T],
+    fitness: Callable[[T], float | Awaitable[float]],
+    folder: str | Path | None,
+    settings: SearchSettings,
+) -> Found[T]:
     if folder is None:
         with closing(Journal(None)) as journal:
-            return asyncio.run(_search(space, fitness, journal, chosen))
+            return asyncio.run(_search(space, fitness, journal, settings))
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     with locked(place), closing(Journal(place / "journal.db")) as journal:
-        _identify(journal, place, {"space": _outline(space), "search": chosen.without_budget().model_dump(mode="json")})
-        return asyncio.run(_search(space, fitness, journal, chosen))
+        identity = {"space": _outline(space), "search": settings.without_budget().model_dump(mode="json")}
+        _identify(journal, place, identity)
+        return asyncio.run(_search(space, fitness, journal, settings))
 
 
 def _identify(journal: Journal, folder: Path, identity: dict[str, Any]) -> None:
@@ -127,7 +149,16 @@ async def _search(
 
 
 def identify(value: Any) -> str:
-    """Return the id of what a space decodes to: a recipe's own, or a hash of its JSON."""
+    """Return the id of what a space decodes to: a recipe's own, or a hash of its JSON with the ids of its recipes.
+
+    Raises ConfigError for what has no JSON.
+    """
     if isinstance(value, Merge | Source):
         return recipe_id(value)
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_recipe_in_json).encode()).hexdigest()[:16]
+
+
+def _recipe_in_json(value: Any) -> dict[str, str]:
+    if isinstance(value, Merge | Source):
+        return {"recipe": recipe_id(value)}
+    raise ConfigError(f"a space cannot hold {value!r}; use numbers, words, maps, lists, recipes and holes")

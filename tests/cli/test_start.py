@@ -117,6 +117,7 @@ def test_the_job_may_stand_in_another_folder_than_its_models(place: Path, comman
         ([ONE, TWO, "--question", "ask"], "not every item has the field 'ask'; the first has 'question', 'answer'"),
         ([ONE, TWO, "--out", "job.yaml"], "job.yaml: this file exists; remove it, or name another with --out"),
         ([ONE, TWO, "--out", "nope/job.yaml"], "nope/job.yaml: there is no folder nope; make it"),
+        ([ONE, TWO, "--out", "/proc/new.yaml"], "/proc/new.yaml: this file cannot be written ("),
         ([ONE, TWO, "--data", "odd.jsonl"], "which of the fields 'ask', 'say' is meant? Name it with --question"),
         ([ONE, TWO, "--data", "two.jsonl"], "two.jsonl has 2 different items, and 3 are needed"),
     ],

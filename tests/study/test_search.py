@@ -131,6 +131,24 @@ def test_wrong_settings_get_one_sentence(settings: dict[str, Any], sentence: str
     assert sentence in str(caught.value)
 
 
-def test_a_fitness_that_is_no_number_is_refused() -> None:
-    with pytest.raises(ConfigError, match="nan"):
-        search(SPACE, lambda _: float("nan"), trials=3)
+@pytest.mark.parametrize("value", [float("nan"), "much", None])
+def test_a_fitness_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"is '?{value}"):
+        search(SPACE, lambda _: value, trials=3)
+
+
+def test_a_tree_may_hold_recipes_and_nothing_that_has_no_name() -> None:
+    merge = Merge("linear", (Input(Source("a"), {"weight": Hole(0, 1)}), Input(Source("b"))))
+    space: Space[Any] = Space({"merge": merge, "steps": Hole(1, 3, int=True)})
+    found = search(space, lambda point: point["steps"], trials=9)
+    assert isinstance(found.best.recipe["merge"], Merge)
+    assert len({trial.recipe_id for trial in found.trials}) > 3
+    with pytest.raises(ConfigError, match="a space cannot hold"):
+        search(Space({"x": Hole(0, 1), "place": Path("a")}), lambda _: 0, trials=1)
+
+
+def test_a_search_can_be_made_where_a_loop_runs_as_in_a_notebook(tmp_path: Path) -> None:
+    async def cell() -> int:
+        return len(search(SPACE, bowl, trials=3, folder=tmp_path).trials)
+
+    assert asyncio.run(cell()) == 3
