@@ -79,22 +79,25 @@ def tasks_by(job: Job, scorer: ScorerSettings | None) -> tuple[Task, ...]:
 async def measure(path: Path, recipes: int) -> None:
     job = load_job(path)
     prepared = prepare(job)
-    right, likely = tasks_by(job, None), tasks_by(job, ScorerSettings.model_validate("likelihood"))
+    right = tasks_by(job, None)
+    likely = tasks_by(job, ScorerSettings.model_validate("likelihood"))
+    probable = tasks_by(job, ScorerSettings.model_validate({"likelihood": {"scale": "probability"}}))
     backend = LocalBackend(job.settings.backend, prepared.store)
     candidates = drawn(prepared, recipes)
     try:
         await scored(backend, right, candidates[:2], "search")  # loads torch and the model
         by_likelihood, judging = await scored(backend, likely, candidates, "search")
+        by_probability, _ = await scored(backend, probable, candidates, "search")
         by_score, answering = await scored(backend, right, candidates, "search")
         tested, _ = await scored(backend, right, candidates, "test")
     finally:
         await backend.close()
     truth = means(tested)
     print(f"{recipes} recipes, test scores from {min(truth):.3f} to {max(truth):.3f}; rank correlation with them\n")
-    print("| search items of each task | by score | by likelihood |\n|---|---|---|")
+    print("| search items of each task | by score | by log-likelihood | by probability |\n|---|---|---|---|")
     most = max(len(task.items("search")) for task in right)
     for items in [*(items for items in ITEMS if items < most), most]:
-        row = [rank_correlation(means(scores, items), truth) for scores in (by_score, by_likelihood)]
+        row = [rank_correlation(means(scores, items), truth) for scores in (by_score, by_likelihood, by_probability)]
         print(f"| {items} | " + " | ".join(f"{value:.2f}" for value in row) + " |")
     asked = prepared.items("search")
     print(f"\nprocessor seconds a recipe and {asked} search items: score {answering:.2f}, likelihood {judging:.2f}")

@@ -215,7 +215,7 @@ def _write(
             f"    prompt: {_prompt(task.question)}    # a Jinja template; for chat models [{{role: user, content: …}}]",
             f"    reference: {_quoted(task.answer)}    # the field with the right answer",
             f"    score: {task.scorer}    # exact, numeric, contains, f1, regex, choice, likelihood, or your own",
-            "    # search_by: {likelihood: {scale: probability}}    # where items are few, or nearly all answers still wrong",
+            "    # search_by: {likelihood: {scale: probability}}    # for few items, or nearly all answers wrong",
             f"    max_tokens: {task.max_tokens}",
         ]
     lines += [

@@ -27,6 +27,9 @@ class ChoiceOptions(Settings):
 class LikelihoodOptions(Settings):
     """Mean log-probability per token of the reference after the prompt, in nats: at most 0, and higher is better."""
 
+    scale: Literal["log", "probability"] = "log"
+    """`log`: in nats. `probability`: its exponential, the geometric mean of the tokens' probabilities, from 0 to 1: an
+    answer that is surely wrong counts 0 and no less, so that a few of them cannot outweigh all others."""
     prefix: str = ""
     """Text between the prompt and the reference, as in `" "` after a prompt that ends in a word."""
 
@@ -97,12 +100,12 @@ class Choice(_Judged):
 class ReferenceLikelihood(_Judged):
     """How likely the reference is."""
 
-    unit: Unit = "nats"
     needs_choices: bool = False
 
     def __init__(self, options: LikelihoodOptions, root: Path) -> None:
         del root
         self.options = options
+        self.unit: Unit = "nats" if options.scale == "log" else "share"
 
     def problem(self, question: Question) -> str | None:
         """Refuse an empty reference: it has no tokens."""
@@ -114,9 +117,10 @@ class ReferenceLikelihood(_Judged):
         return tuple(self.options.prefix + reference for reference in question.references)
 
     def score(self, question: Question, answer: Answer) -> float:
-        """Return the mean log-probability per token (nats) of the reference; of several, the likeliest one's."""
+        """Return the reference's mean log-probability per token (nats), or its exponential; the likeliest one's."""
         likelihoods = judged(question, answer, len(question.references))
-        return max(likelihood.logprob / likelihood.tokens for likelihood in likelihoods)
+        best = max(likelihood.logprob / likelihood.tokens for likelihood in likelihoods)
+        return best if self.unit == "nats" else min(math.exp(best), 1.0)
 
 
 def judged(question: Question, answer: Answer, wanted: int) -> tuple[Likelihood, ...]:

@@ -1,9 +1,11 @@
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from evomerge.errors import BackendError, CandidateError
+from evomerge.tasks import ScorerSettings
 
 Worth = Callable[..., float]
 THREE = ("red", "green", "blue")
@@ -30,6 +32,16 @@ def test_a_long_choice_can_be_judged_by_its_length(worth: Worth) -> None:
 def test_likelihood_is_the_mean_over_tokens_in_nats(worth: Worth) -> None:
     assert worth("likelihood", [(-6.0, 4)], "five") == -1.5
     assert worth("likelihood", [(-6.0, 4), (-1.0, 2)], "five", "5") == -0.5
+
+
+def test_as_a_probability_an_answer_that_is_surely_wrong_counts_nothing(worth: Worth) -> None:
+    spec = {"likelihood": {"scale": "probability"}}
+    assert worth(spec, [(-6.0, 4)], "five") == pytest.approx(math.exp(-1.5))
+    assert worth(spec, [(-6.0, 4), (-1.0, 2)], "five", "5") == pytest.approx(math.exp(-0.5))
+    assert worth(spec, [(-4000.0, 4)], "five") == 0
+    assert worth(spec, [(1e-9, 1)], "five") == 1
+    assert ScorerSettings.model_validate(spec).make(Path()).unit == "share"
+    assert ScorerSettings.model_validate("likelihood").make(Path()).unit == "nats"
 
 
 @pytest.mark.parametrize("number", [math.nan, -math.inf, math.inf])
