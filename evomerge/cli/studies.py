@@ -83,7 +83,9 @@ def _run(job: "Job", folder: Path, file: Path) -> str | None:
     with Console(stderr=True).status(f"{job.name}: reading models and items…"):
         prepared = prepare(job)
         backend = LocalBackend(job.settings.backend, prepared.store)
-        check_room(plan(prepared, backend), folder)
+        planned = plan(prepared, backend)
+        if not (folder / "merged").is_dir():
+            check_room(planned, folder)
     stop = Stop()
     outcome = asyncio.run(_work(prepared, folder, backend, stop))
     if outcome is None:

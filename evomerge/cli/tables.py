@@ -28,6 +28,8 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
     console.print(f"{outcome.study}: test scores", style="bold", highlight=False, markup=False)
     print_scores(outcome.rows, outcome.best_single, outcome.winner.name, console)
     console.print(outcome.verdict, soft_wrap=True, highlight=False, markup=False)
+    for name, reason in outcome.left_out.items():
+        console.print(f"Left out: {name}: {reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 def print_scores(rows: Sequence[Row], reference: str | None, winner: str | None, console: Console) -> None:

@@ -208,6 +208,8 @@ class _Builder:
         self.place(self.value(str(event.value), plain=event.style is None, line=line), line)
 
     def value(self, text: str, *, plain: bool, line: int) -> Any:
+        if "\0" in text:
+            raise self.error(line, "a text here holds a NUL character; remove it")
         if not plain:
             return text
         if text in _WORDS:

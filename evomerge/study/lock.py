@@ -10,14 +10,19 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from evomerge.errors import StudyLocked
+from evomerge.errors import ConfigError, StudyLocked
 
 
 @contextmanager
 def locked(folder: Path) -> Generator[None]:
     """Hold the study's lock. Raises StudyLocked at once when another process has it."""
     path = folder / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder}: the study cannot be written to ({error.strerror}); check its permissions"
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -48,7 +48,8 @@ class Outcome:
     """The end of a study.
 
     `searched` holds the fitness of each trial on the search split in their order (None for a failed one), `references`
-    that of the baselines; `merged` is the folder of the exported winner.
+    that of the baselines; `left_out` says why a baseline or finalist is missing; `looks` counts the winners that the
+    test items have judged, this one included; `merged` is the folder of the exported winner.
     """
 
     study: str
@@ -57,6 +58,8 @@ class Outcome:
     best_single: str | None
     searched: tuple[float | None, ...]
     references: Mapping[str, float]
+    left_out: Mapping[str, str]
+    looks: int
     elapsed: float
     merged: Path
 
@@ -67,7 +70,12 @@ class Outcome:
 
     @property
     def verdict(self) -> str:
-        """One sentence: whether the winner is better than the best single model, as far as the test items can tell."""
+        """Whether the winner is better than the best single model, as far as the test items can tell."""
+        again = f" These items have judged {self.looks} winners of this study." if self.looks > 1 else ""
+        return self._comparison + again
+
+    @property
+    def _comparison(self) -> str:
         difference = self.winning_row.difference
         if difference is None or self.best_single is None:
             return f"The winner is {self.winner.name}; there is no single model to compare it with."
@@ -90,6 +98,7 @@ class Outcome:
             "failed": sum(value is None for value in self.searched),
             "searched": list(self.searched),
             "references": dict(self.references),
+            "left_out": dict(self.left_out),
             "seconds": round(self.elapsed, 1),
             "merged": str(self.merged),
             "rows": [asdict(row) | {"tasks": dict(row.tasks)} for row in self.rows],

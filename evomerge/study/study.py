@@ -115,10 +115,12 @@ class _Run:
         self.evaluator = TaskEvaluator(study.backend, self.prepared.tasks, journal, study.observer.answered)
         settings = self.prepared.job.settings
         self.limits = Limits(settings.search.trials, settings.budget.hours, elapsed(journal), self._reserve)
+        self.left_out: dict[str, str] = {}
 
     async def run(self) -> Outcome:
         compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]
         begun = await self._compare(compared, "search", "baselines")
+        self._check_coverage(begun)
         if self.limits.hours is not None:
             await self._time_selection()
         search = await self._search()
@@ -143,6 +145,8 @@ class _Run:
             best_single=best_single,
             searched=tuple(None if trial.fitness is None else trial.fitness.value for trial in search.trials),
             references={name: scored.value for name, (_, scores) in begun.items() if (scored := self._fitness(scores))},
+            left_out=self.left_out,
+            looks=self._looks(),
             elapsed=self.limits.elapsed,
             merged=merged,
         )
@@ -215,22 +219,53 @@ class _Run:
     async def _compare(
         self, contenders: list[Contender], split: Split, phase: str
     ) -> dict[str, tuple[Contender, Scores]]:
-        """Score contenders on a split; one that cannot be is left out."""
+        """Score contenders on a split and journal what they reached; one that cannot be is left out."""
         self.observer.phase(phase, len(contenders) * self.prepared.items(split))
         found: dict[str, tuple[Contender, Scores]] = {}
         for contender in contenders:
             try:
                 scores = await self._or_stop(self._evaluate(Work(contender.recipe, contender.recipe_id, split)))
-            except CandidateError:
-                self.observer.compared(contender.name, split, None)
-                continue
+                scored, reason = self._fitness(scores), "none of the items of a task was answered"
+            except CandidateError as error:
+                scores, scored, reason = {}, None, str(error)
             finally:
                 self.keep_time()
-            scored = self._fitness(scores)
+            self._record(contender, split, {"error": reason} if scored is None else {"fitness": scored.value})
             self.observer.compared(contender.name, split, scored)
-            if scored is not None:
+            if scored is None:
+                self.left_out[contender.name] = reason
+            else:
                 found[contender.name] = contender, scores
         return found
+
+    def _record(self, contender: Contender, split: Split, reached: dict[str, Any]) -> None:
+        """Journal once what a baseline or finalist reached on a split."""
+        entry = {"name": contender.name, "recipe": contender.recipe_id, "split": split} | reached
+        if not any(event.kind == "compared" and dict(event.data) == entry for event in self.journal.events()):
+            self.journal.append("compared", None, entry)
+            self.journal.commit()
+
+    def _check_coverage(self, begun: dict[str, tuple[Contender, Scores]]) -> None:
+        """Raise ConfigError when even the baselines leave more items unanswered than a trial may."""
+        wanted = self.prepared.job.settings.objective.coverage
+        covered = {name: scored.coverage for name, (_, s) in begun.items() if (scored := self._fitness(s)) is not None}
+        if not covered or max(covered.values()) >= wanted:
+            return
+        scores = begun[max(covered, key=lambda name: covered[name])][1]
+        task, item = next((task, item) for task, items in scores.items() for item, s in items.items() if s is None)
+        where = next(found.where for one in self.prepared.tasks if one.name == task for found in one.items("search")
+                     if found.id == item)  # fmt: skip
+        raise self.prepared.job.document.error(
+            ("objective", "coverage"),
+            f"every trial would fail: no baseline answered more than {max(covered.values()):.0%} of the items and "
+            f"{wanted:.0%} are asked for; the first without an answer is {where}, which may be too long for the "
+            "models; take such items out, or lower coverage",
+        )
+
+    def _looks(self) -> int:
+        """Return how many different winners of this study the test items have judged."""
+        decisions = [event.data["winner"] for event in self.journal.events() if "winner" in event.data]
+        return len({decision["recipe"] for decision in decisions})
 
     async def _evaluate(self, work: Work[Recipe]) -> Scores:
         for attempt in range(BACKEND_ATTEMPTS):

@@ -56,6 +56,7 @@ def test_scalars_are_what_they_look_like(text: str, value: object) -> None:
         ("a: 1\n---\nb: 2", 2, "second document"),
         ("? [a]\n: 1", 1, "single word"),
         ("a: b: c", 1, "not valid YAML"),
+        ('a: "x\\0y"', 1, "NUL"),
         ("a:\n\t- b", 2, "not valid YAML"),
     ],
 )
@@ -130,7 +131,7 @@ def test_an_unknown_key_far_from_all_known_lists_them() -> None:
     assert "did you mean 'low'" in unknown_key("lwo", ["low", "high"])
 
 
-words = st.text(max_size=20)
+words = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20)
 plain = st.recursive(
     words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3), max_leaves=12
 )

@@ -142,6 +142,9 @@ def _check_models(merge: Merge, method: Method, path: Path) -> None:
 
 def _groups(merge: Merge, layout: Layout | None, path: Path) -> tuple[str, ...] | None:
     """Return the names of the groups, or None where they are not known without the tensors."""
+    for name in merge.groups:
+        if name not in merge.per.groups:
+            raise RecipeProblem((*path, "groups", name), "this group is used nowhere; name it in per:, or remove it")
     if layout is not None:
         try:
             return Grouping.of(merge, layout).names
