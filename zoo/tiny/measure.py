@@ -142,18 +142,28 @@ def table(rows: Sequence[Row], reference: Row) -> str:
     return "\n".join(lines)
 
 
+def against_best(searched: Row, alone: Sequence[Row]) -> str:
+    """How the searched merge compares with the best of the members, as a sentence."""
+    best = max(alone, key=lambda row: row.mean)
+    difference, half = searched.against(best)
+    return f"{searched.name}: {difference:+.3f} ± {half:.3f} against the best alone ({best.name})\n"
+
+
 def measure_experts(trials: int) -> None:
     """The table of the base, the full fine-tunes and their merges."""
     base = load_base().state_dict()
     pool = Pool({skill: task_vector(FOLDER / "experts" / skill, base) for skill in SKILLS})
     uniform = pool.row("uniform average", [1 / len(SKILLS)] * len(SKILLS))
-    rows = [pool.row("base", [0.0] * len(SKILLS)), *(pool.alone(skill) for skill in SKILLS), uniform]
+    alone = [pool.alone(skill) for skill in SKILLS]
+    rows = [pool.row("base", [0.0] * len(SKILLS)), *alone, uniform]
     rows += [pool.row(f"task arithmetic, {scale}", [scale] * len(SKILLS)) for scale in (0.3, 0.5, 0.7)]
     rows.append(pool.search(f"searched, {len(SKILLS)} weights, {trials} trials", len(SKILLS), 0.4, trials))
     rows.append(
         pool.search(f"searched, {3 * len(SKILLS)} weights, {3 * trials} trials", 3 * len(SKILLS), 0.4, 3 * trials)
     )
     print("\n" + table(rows, uniform) + "\n")
+    for searched in rows[-2:]:
+        print(against_best(searched, alone))
 
 
 def measure_adapters(trials: int) -> None:
@@ -161,10 +171,12 @@ def measure_adapters(trials: int) -> None:
     names = sorted(path.name for path in (FOLDER / "adapters").iterdir())
     pool = Pool({name: adapter_delta(FOLDER / "adapters" / name) for name in names})
     uniform = pool.row("uniform average", [1 / len(names)] * len(names))
-    rows = [pool.row("base", [0.0] * len(names)), *(pool.alone(name) for name in names), uniform]
+    alone = [pool.alone(name) for name in names]
+    rows = [pool.row("base", [0.0] * len(names)), *alone, uniform]
     rows.append(pool.row("sum", [1.0] * len(names)))
     rows.append(pool.search(f"searched, {len(names)} weights, {trials} trials", len(names), 0.25, trials))
     print("\n" + table(rows, uniform) + "\n")
+    print(against_best(rows[-1], alone))
 
 
 def main() -> None:
