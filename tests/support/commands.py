@@ -70,7 +70,7 @@ def execute(*words: str, **environment: str) -> Done:
         text=True,
         check=False,
         timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        env={name: value for name, value in (os.environ | {"OMP_NUM_THREADS": "1"} | environment).items() if value},
     )
     return Done(done.returncode, done.stdout, done.stderr)
 
