@@ -13,7 +13,7 @@ import torch
 
 from evomerge.backends.local import LocalBackend
 from evomerge.backends.protocol import Model, Placement, Unsupported
-from evomerge.errors import BackendError, CandidateError, StudyChanged
+from evomerge.errors import BackendError, CandidateError, ConfigError, StudyChanged
 from evomerge.exchange import Answer, Failure, Generate, Request
 from evomerge.recipe.tree import Recipe
 from evomerge.study.job import load_job
@@ -332,3 +332,34 @@ def test_prompts_are_what_the_watcher_sees(family: Path) -> None:
     request = prepared(family).tasks[1].request(prepared(family).tasks[1].items("test")[0], "test")
     assert isinstance(request, Generate)
     assert str(request.prompt).startswith("say ")
+
+
+def test_items_that_no_model_can_take_end_the_study_before_its_search(family: Path, tmp_path: Path) -> None:
+    questions = [f"{number}+1=" for number in range(8)] + ["9" * 5000 + str(number) for number in range(8)]
+    (family / "long.jsonl").write_text("\n".join(f'{{"question": "{q}", "answer": "1"}}' for q in questions))
+    ready = prepared(family, changes=[("data: items.jsonl", "data: long.jsonl")])
+    with pytest.raises(
+        ConfigError, match=r"objective.*no baseline answered more than .* long\.jsonl:\d+, which may be"
+    ):
+        run(ready, tmp_path / "study")
+    with closing(Journal(tmp_path / "study" / "journal.db", read_only=True)) as journal:
+        assert not [event for event in journal.events() if event.kind == "ask"]
+
+
+def test_a_second_look_at_the_test_items_is_told(family: Path, tmp_path: Path) -> None:
+    first, _ = run(prepared(family), tmp_path / "study")
+    assert first.looks == 1
+    assert "have judged" not in first.verdict
+    more = [("trials: 3", "trials: 30")]
+    last, _ = run(prepared(family, changes=more), tmp_path / "study")
+    assert last.looks == (1 if last.winner.recipe_id == first.winner.recipe_id else 2)
+    assert ("have judged 2 winners" in last.verdict) == (last.looks == 2)
+
+
+def test_what_baselines_and_finalists_reached_is_in_the_journal(family: Path, tmp_path: Path) -> None:
+    outcome, _ = run(prepared(family), tmp_path / "study")
+    with closing(Journal(tmp_path / "study" / "journal.db", read_only=True)) as journal:
+        reached = {(e.data["name"], e.data["split"]) for e in journal.events() if e.kind == "compared"}
+    assert {(row.name, "test") for row in outcome.rows} <= reached
+    assert {("base", "search"), ("one", "select"), ("uniform average", "search")} <= reached
+    assert outcome.left_out == {}

@@ -188,3 +188,9 @@ def test_parameters_are_never_left_out_in_silence(recipe: Merge, where: str) -> 
     with pytest.raises(RecipeProblem) as caught:
         parameters_for(recipe, get("linear"), None, 0.0)
     assert dotted(caught.value.path) == where
+
+
+def test_groups_of_ones_own_that_nothing_uses_are_refused() -> None:
+    merge = Merge("linear", (Input(Source("a")), Input(Source("b"))), groups={"early": ("model.layers.0.*",)})
+    with pytest.raises(RecipeProblem, match=r"groups\.early: this group is used nowhere"):
+        check(merge)
