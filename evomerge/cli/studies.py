@@ -171,9 +171,9 @@ def clean(
 ) -> None:
     """Remove what a study can make again: its merged model and its report. The journal stays, unless --all is given."""
     from evomerge.report.write import REPORT_FILES
+    from evomerge.study.deliver import PARTIAL, STUDY_FILES
     from evomerge.study.lock import locked
     from evomerge.study.status import journal_of
-    from evomerge.study.study import PARTIAL, STUDY_FILES
 
     journal_of(study)
     with locked(study):

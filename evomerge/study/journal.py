@@ -53,7 +53,7 @@ class Journal:
     """An open journal. `path` None keeps it in memory; `read_only` looks at one that another process may be writing."""
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
-        self._name = "the journal" if path is None else str(path)
+        self.name = "the journal" if path is None else str(path)
         self._begun = False
         place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
@@ -70,7 +70,7 @@ class Journal:
             self.commit()
         elif version > FORMAT:
             raise StudyBroken(
-                f"{self._name}: written by a later version of evomerge (format {version}); upgrade evomerge"
+                f"{self.name}: written by a later version of evomerge (format {version}); upgrade evomerge"
             )
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ class Journal:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: sqlite3.Error) -> StudyBroken:
-        return StudyBroken(f"{self._name}: the journal cannot be read ({error}); restore it from a copy")
+        return StudyBroken(f"{self.name}: the journal cannot be read ({error}); restore it from a copy")
 
     def _broken(self, error: sqlite3.Error) -> StudyBroken:
         hint = (
@@ -153,7 +153,7 @@ class Journal:
             if "full" in str(error)
             else "see that the disk is writable and start again"
         )
-        return StudyBroken(f"{self._name}: the journal cannot be written ({error}); {hint}")
+        return StudyBroken(f"{self.name}: the journal cannot be written ({error}); {hint}")
 
 
 def elapsed(journal: Journal) -> float:

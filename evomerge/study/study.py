@@ -6,7 +6,6 @@ for only after the winner is journalled.
 """
 
 import asyncio
-import json
 import shutil
 from collections.abc import Coroutine
 from contextlib import closing, suppress
@@ -15,28 +14,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from evomerge.backends.protocol import Backend
-from evomerge.backends.weights.export import export
-from evomerge.errors import BackendError, CandidateError, ConfigError, StudyBroken
+from evomerge.errors import BackendError, CandidateError, ConfigError
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.strategies.search.make import make_strategy
 from evomerge.study.choose import choose
+from evomerge.study.coverage import check_coverage
+from evomerge.study.deliver import deliver, finish
 from evomerge.study.evaluate import TaskEvaluator, Work
+from evomerge.study.finalists import decide, finalists, looks
 from evomerge.study.fitness import Fitness, Scores, fitness
 from evomerge.study.journal import Journal, elapsed
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.lock import locked
-from evomerge.study.loop import BACKEND_ATTEMPTS, Observer, Search, Trial
+from evomerge.study.loop import BACKEND_ATTEMPTS, Observer, Search
 from evomerge.study.prepare import Prepared, check_unchanged
 from evomerge.study.result import Contender, Outcome, rows
 from evomerge.tasks.settings import Split
 from evomerge.version import versions
 
 R = TypeVar("R")
-
-STUDY_FILES = ("job.yaml", "journal.db", "journal.db-shm", "journal.db-wal", "lock")
-"""What a study's folder holds beside the merged model and the report."""
-PARTIAL = ".merged.*.partial"
-"""Exports that were cut off, as glob finds them in a study's folder."""
 
 
 class StudyObserver(Observer[Recipe]):
@@ -120,12 +116,12 @@ class _Run:
     async def run(self) -> Outcome:
         compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]
         begun = await self._compare(compared, "search", "baselines")
-        self._check_coverage(begun)
+        check_coverage(self.prepared, {name: scores for name, (_, scores) in begun.items()})
         if self.limits.hours is not None:
             await self._time_selection()
         search = await self._search()
-        finalists = self._finalists(search)
-        selected = await self._compare([*compared, *finalists], "select", "selection")
+        standing = finalists(search, self.prepared.job.settings.selection.finalists)
+        selected = await self._compare([*compared, *standing], "select", "selection")
         winner, best_single = self._choose(selected, search)
         contenders = [c for c in compared if c.name != winner.name] + [winner]
         tested = await self._compare([c for c in contenders if c.name in selected], "test", "test")
@@ -146,11 +142,12 @@ class _Run:
             searched=tuple(None if trial.fitness is None else trial.fitness.value for trial in search.trials),
             references={name: scored.value for name, (_, scores) in begun.items() if (scored := self._fitness(scores))},
             left_out=self.left_out,
-            looks=self._looks(),
+            looks=looks(self.journal),
             elapsed=self.limits.elapsed,
             merged=merged,
         )
-        await self._export(winner, outcome)
+        await deliver(self.journal, self.prepared.store, winner, merged, card=outcome.verdict)
+        finish(self.journal, self.limits.elapsed)
         return outcome
 
     def keep_time(self) -> None:
@@ -198,24 +195,6 @@ class _Run:
             raise CandidateError(f"all {len(search.trials)} trials failed; the first said: {error}")
         return search
 
-    def _finalists(self, search: Search[Recipe]) -> list[Contender]:
-        """Return the best searched recipes, each once, and what the strategy itself believes best."""
-        scored = [trial for trial in search.trials if trial.fitness is not None]
-        ranked = sorted(scored, key=lambda trial: (-_value(trial), trial.number))
-        found: dict[str, Contender] = {}
-        for trial in ranked:
-            if len(found) == self.prepared.job.settings.selection.finalists:
-                break
-            contender = Contender(
-                f"trial {trial.number}", "searched", trial.recipe, trial.recipe_id, trial.number, trial.vector
-            )
-            found.setdefault(trial.recipe_id, contender)
-        for number, vector in enumerate(search.strategy.finalists()):
-            recipe = search.space.decode(vector)
-            name = "centre of the search" if number == 0 else f"favourite {number + 1} of the search"
-            found.setdefault(recipe_id(recipe), Contender(name, "searched", recipe, recipe_id(recipe), vector=vector))
-        return list(found.values())
-
     async def _compare(
         self, contenders: list[Contender], split: Split, phase: str
     ) -> dict[str, tuple[Contender, Scores]]:
@@ -245,28 +224,6 @@ class _Run:
             self.journal.append("compared", None, entry)
             self.journal.commit()
 
-    def _check_coverage(self, begun: dict[str, tuple[Contender, Scores]]) -> None:
-        """Raise ConfigError when even the baselines leave more items unanswered than a trial may."""
-        wanted = self.prepared.job.settings.objective.coverage
-        covered = {name: scored.coverage for name, (_, s) in begun.items() if (scored := self._fitness(s)) is not None}
-        if not covered or max(covered.values()) >= wanted:
-            return
-        scores = begun[max(covered, key=lambda name: covered[name])][1]
-        task, item = next((task, item) for task, items in scores.items() for item, s in items.items() if s is None)
-        where = next(found.where for one in self.prepared.tasks if one.name == task for found in one.items("search")
-                     if found.id == item)  # fmt: skip
-        raise self.prepared.job.document.error(
-            ("objective", "coverage"),
-            f"every trial would fail: no baseline answered more than {max(covered.values()):.0%} of the items and "
-            f"{wanted:.0%} are asked for; the first without an answer is {where}, which may be too long for the "
-            "models; take such items out, or lower coverage",
-        )
-
-    def _looks(self) -> int:
-        """Return how many different winners of this study the test items have judged."""
-        decisions = [event.data["winner"] for event in self.journal.events() if "winner" in event.data]
-        return len({decision["recipe"] for decision in decisions})
-
     async def _evaluate(self, work: Work[Recipe]) -> Scores:
         for attempt in range(BACKEND_ATTEMPTS):
             try:
@@ -294,52 +251,16 @@ class _Run:
         self, selected: dict[str, tuple[Contender, Scores]], search: Search[Recipe]
     ) -> tuple[Contender, str | None]:
         """Choose the winner among merges, and the best single model, on the select split; journalled before testing."""
-
-        coverage = self.prepared.job.settings.objective.coverage
-        winner, single = choose(list(selected.values()), self.prepared.weights, coverage)
+        settings = self.prepared.job.settings
+        winner, single = choose(list(selected.values()), self.prepared.weights, settings.objective.coverage)
         if winner is None:
             raise CandidateError("no finalist could be scored on the select split, so there is no winner")
-        decision = {
-            "winner": {"name": winner.name, "recipe": winner.recipe_id, "vector": winner.vector},
-            "best_single": None if single is None else single.name,
-            "trials": len(search.trials),
-            "finalists": self.prepared.job.settings.selection.finalists,
-        }
-        self._decide(decision)
+        trials, stood = len(search.trials), settings.selection.finalists
+        decide(self.journal, winner, single, trials=trials, finalists=stood, elapsed=self.limits.elapsed)
         return winner, None if single is None else single.name
 
     def _fitness(self, scores: Scores) -> Fitness | None:
         return fitness(scores, self.prepared.weights)
-
-    def _decide(self, decision: dict[str, Any]) -> None:
-        """Journal the winner once; a replay must come to the same, unless trials or finalists were added."""
-        wanted = json.loads(json.dumps(decision))
-        before = [
-            {key: event.data[key] for key in decision}
-            for event in self.journal.events()
-            if event.kind == "decision" and "winner" in event.data
-        ]
-        asked = ("trials", "finalists")
-        if any(all(one[key] == wanted[key] for key in asked) and one != wanted for one in before):
-            raise StudyBroken(f"{self.study.folder}: the journal names another winner than its scores give")
-        if not before or before[-1] != wanted:
-            self.journal.append("decision", None, decision | {"elapsed": round(self.limits.elapsed, 3)})
-            self.journal.commit()
-
-    async def _export(self, winner: Contender, outcome: Outcome) -> None:
-        """Write the winner's model, unless it is there. In a thread, so that signals are heard meanwhile."""
-        if self.journal.fact("exported") != winner.recipe_id or not outcome.merged.is_dir():
-            self.journal.set_fact("exported", None)
-            self.journal.commit()
-            for left in (outcome.merged, *self.study.folder.glob(PARTIAL)):
-                if left.is_dir():
-                    shutil.rmtree(left)
-            await asyncio.to_thread(export, self.prepared.store, winner.recipe, outcome.merged, card=outcome.verdict)
-            self.journal.set_fact("exported", winner.recipe_id)
-        last = max(self.journal.events(), key=lambda event: event.number)
-        if not last.data.get("finished"):
-            self.journal.append("decision", None, {"finished": True, "elapsed": round(self.limits.elapsed, 3)})
-        self.journal.commit()
 
     def _reserve(self) -> float:
         """Return the seconds that selection and test will take, from what an item of theirs has taken."""
@@ -362,7 +283,3 @@ def _make(folder: Path) -> None:
         raise ConfigError(
             f"{folder}: this folder cannot be made ({error.strerror}); name another with --study"
         ) from None
-
-
-def _value(trial: Trial[Recipe]) -> float:
-    return 0.0 if trial.fitness is None else trial.fitness.value

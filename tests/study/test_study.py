@@ -251,7 +251,7 @@ def test_signals_are_heard_while_weights_are_read_and_written(
     loop.close()
     ready = prepared(family)
     monkeypatch.setattr(Prepared, "check_values", blocking)
-    monkeypatch.setattr("evomerge.study.study.export", blocking)
+    monkeypatch.setattr("evomerge.study.deliver.export", blocking)
     asyncio.run(study())
     assert heard == [True, True]
 

@@ -1,0 +1,45 @@
+"""What a finished study leaves in its folder: the winner's model, written whole or not at all.
+
+A model that is there already is left as it is; exports that were cut off are cleared away first.
+"""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+from evomerge.backends.weights.export import export
+from evomerge.backends.weights.store import WeightStore
+from evomerge.recipe.tree import Recipe
+from evomerge.study.journal import Journal
+from evomerge.study.result import Contender
+
+STUDY_FILES = ("job.yaml", "journal.db", "journal.db-shm", "journal.db-wal", "lock")
+"""What a study's folder holds beside the merged model and the report."""
+PARTIAL = ".merged.*.partial"
+"""Exports that were cut off, as glob finds them in a study's folder."""
+
+
+async def deliver(journal: Journal, store: WeightStore, winner: Contender, merged: Path, *, card: str) -> None:
+    """Write the winner's model to `merged`, unless it is there. In a thread, so that signals are heard meanwhile."""
+    if journal.fact("exported") == winner.recipe_id and await asyncio.to_thread(merged.is_dir):
+        return
+    journal.set_fact("exported", None)
+    journal.commit()
+    await asyncio.to_thread(_write, store, winner.recipe, merged, card)
+    journal.set_fact("exported", winner.recipe_id)
+    journal.commit()
+
+
+def _write(store: WeightStore, recipe: Recipe, merged: Path, card: str) -> None:
+    for left in (merged, *merged.parent.glob(PARTIAL)):
+        if left.is_dir():
+            shutil.rmtree(left)
+    export(store, recipe, merged, card=card)
+
+
+def finish(journal: Journal, elapsed: float) -> None:
+    """Journal once that everything a study was to do is done."""
+    last = max(journal.events(), key=lambda event: event.number)
+    if not last.data.get("finished"):
+        journal.append("decision", None, {"finished": True, "elapsed": round(elapsed, 3)})
+    journal.commit()
