@@ -27,6 +27,7 @@ def test_the_committed_pages_are_what_the_generator_writes() -> None:
 def test_a_page_that_differs_by_a_word_is_named(tmp_path: Path) -> None:
     for name in ("generate.py", "reference.md", "methods.md"):
         shutil.copy(REPOSITORY / "docs" / name, tmp_path / name)
+    shutil.copytree(REPOSITORY / "docs" / "generator", tmp_path / "generator")
     page = tmp_path / "methods.md"
     page.write_text(page.read_text(encoding="utf-8").replace("slerp", "lerp", 1), encoding="utf-8")
     done = check(tmp_path)
