@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from evomerge.recipe.groups import Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge
+from evomerge.recipe.tree import ByGroup, Ensemble, Gradient, Input, Member, Merge
 
 T = TypeVar("T")
 Vector = tuple[float, ...]
@@ -178,8 +178,8 @@ class Space(Generic[T]):
 
 
 def _joined(path: str, key: str, node: Any) -> str:
-    """Name a part of a node as a person would; the params of a merge or input stand directly under it."""
-    if isinstance(node, Merge):
+    """Name a part of a node as a person would; the params of a merge, input, ensemble or member stand under it."""
+    if isinstance(node, Merge | Ensemble):
         key = key.removesuffix("params").removesuffix(".")
     return f"{path}.{key}" if path and key else path or key
 
@@ -205,6 +205,9 @@ def _parts(node: Any) -> dict[str, Any] | None:
             for index, item in enumerate(node.inputs):
                 parts |= {f"models.{index}.model": item.recipe, f"models.{index}.params": item.params}
             return parts | {"params": node.params}
+        case Ensemble():
+            of_members = {f"members.{index}.params": item.params for index, item in enumerate(node.members)}
+            return {"combine": node.combiner, **of_members, "params": node.params}
         case Gradient():
             return {str(index): point for index, point in enumerate(node.points)}
         case ByGroup():
@@ -225,6 +228,9 @@ def _rebuilt(node: Any, parts: Mapping[str, Any]) -> Any:
             return replace(
                 node, method=parts["method"], base=parts["base"], inputs=tuple(inputs), params=parts["params"]
             )
+        case Ensemble():
+            members = (Member(item.recipe, parts[f"members.{i}.params"]) for i, item in enumerate(node.members))
+            return replace(node, combiner=parts["combine"], members=tuple(members), params=parts["params"])
         case Gradient():
             return Gradient(tuple(parts.values()))
         case ByGroup():

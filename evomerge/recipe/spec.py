@@ -11,7 +11,19 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from evomerge.recipe.holes import Hole, Scalar
 from evomerge.recipe.settings import Settings
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Recipe, Source, Value
+from evomerge.recipe.tree import (
+    ByGroup,
+    Endpoint,
+    Ensemble,
+    Gradient,
+    Input,
+    Member,
+    Merge,
+    Per,
+    Source,
+    Value,
+    WeightRecipe,
+)
 
 HOLE_KEYS = frozenset({"low", "high", "choices", "log", "int", "name", "when", "start"})
 
@@ -79,6 +91,13 @@ ValueSettings = Annotated[
     Discriminator(_value_kind),
 ]
 """A number (or word), a hole, a list of points over depth, or a map from groups of tensors to any of these."""
+
+
+PlainValue = Annotated[
+    Annotated[Choice, Tag("scalar")] | Annotated[HoleSettings, Tag("hole")],
+    Discriminator(lambda value: "hole" if isinstance(value, Mapping) else "scalar"),
+]
+"""A number (or word), or a hole."""
 
 
 class PerSettings(Settings):
@@ -155,7 +174,7 @@ class MergeSettings(Settings):
     refactor: RefactorSettings | None = None
     """Factor the result into an adapter of a given rank."""
 
-    def tree(self) -> Recipe:
+    def tree(self) -> Merge:
         """Return the recipe, with its holes."""
         return Merge(
             method=self.method.hole() if isinstance(self.method, HoleSettings) else self.method,
@@ -169,14 +188,61 @@ class MergeSettings(Settings):
         )
 
 
-def _input_model(item: InputSettings) -> Recipe:
+class MemberSettings(Settings):
+    """One model whose answers count; every further key is a parameter of the combiner for this member."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, PlainValue] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]  # pydantic's way to type extra keys
+
+    endpoint: str = Field(min_length=1)
+    """Name of one of the job's `endpoints`."""
+
+
+class EnsembleSettings(Settings):
+    """How answers are combined. Every further key is a parameter of the combiner (see `evomerge methods`)."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, PlainValue] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]  # pydantic's way to type extra keys
+
+    combine: Annotated[
+        Annotated[str, Tag("name")] | Annotated[HoleSettings, Tag("hole")],
+        Discriminator(lambda value: "hole" if isinstance(value, Mapping) else "name"),
+    ]
+    """The combiner, or a hole with choices."""
+    members: list[MemberSettings] = Field(min_length=1)
+    """The models that are asked."""
+
+    def tree(self) -> Ensemble:
+        """Return the recipe, with its holes."""
+        return Ensemble(
+            combiner=self.combine.hole() if isinstance(self.combine, HoleSettings) else self.combine,
+            members=tuple(Member(Endpoint(item.endpoint), _params(item.model_extra)) for item in self.members),
+            params=_params(self.model_extra),
+        )
+
+
+def recipe_settings(value: Any) -> type[MergeSettings] | type[EnsembleSettings]:
+    """Return the grammar that what stands under `recipe:` belongs to, as far as its keys tell."""
+    return (
+        EnsembleSettings if isinstance(value, Mapping) and ("combine" in value or "members" in value) else MergeSettings
+    )
+
+
+RecipeSettings = Annotated[
+    Annotated[MergeSettings, Tag("merge")] | Annotated[EnsembleSettings, Tag("ensemble")],
+    Discriminator(lambda value: "ensemble" if recipe_settings(value) is EnsembleSettings else "merge"),
+]
+"""A merge of models, or an ensemble of their answers."""
+
+
+def _input_model(item: InputSettings) -> WeightRecipe:
     model = _model(item.model)
     if item.revision is not None and isinstance(model, Source):
         return Source(model.model, item.revision)
     return model
 
 
-def _model(settings: str | SourceSettings | MergeSettings) -> Recipe:
+def _model(settings: str | SourceSettings | MergeSettings) -> WeightRecipe:
     match settings:
         case str():
             return Source(settings)

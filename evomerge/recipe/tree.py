@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Hole
 
 Scalar = float | int | str | bool
@@ -58,6 +59,17 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A model that only answers, under the name that the job's `endpoints:` has for it.
+
+    `fingerprint` is a hash of the address and the model's name there, empty until somebody who knows them put it in.
+    """
+
+    name: str
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Per:
     """How a merge's tensors are grouped: by names, by depth in `layers` parts, by both, or each tensor alone."""
 
@@ -75,7 +87,7 @@ class Per:
 class Input:
     """One model that goes into a merge, with the parameters that are its own (weight, density, ...)."""
 
-    recipe: "Recipe"
+    recipe: "WeightRecipe"
     params: Params = field(default_factory=dict[str, Value])
 
 
@@ -89,7 +101,7 @@ class Merge:
 
     method: "str | Hole"
     inputs: tuple[Input, ...]
-    base: "Recipe | None" = None
+    base: "WeightRecipe | None" = None
     params: Params = field(default_factory=dict[str, Value])
     per: Per = Per()
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
@@ -97,7 +109,36 @@ class Merge:
     refactor: int | None = None
 
 
-Recipe = Source | Merge
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One model whose answers go into an ensemble, with the parameters that are its own (weight, ...)."""
+
+    recipe: Endpoint
+    params: Params = field(default_factory=dict[str, Value])
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Ask every member and combine their answers with a combiner."""
+
+    combiner: "str | Hole"
+    members: tuple[Member, ...]
+    params: Params = field(default_factory=dict[str, Value])
+
+
+WeightRecipe = Source | Merge
+"""Recipes that become weights: what a merge can take in, and what a backend for weights can hold."""
+
+Recipe = WeightRecipe | Endpoint | Ensemble
+
+
+def as_weights(recipe: Recipe) -> WeightRecipe:
+    """Return the recipe, which must be one that becomes weights. Raises ConfigError for one that only answers."""
+    match recipe:
+        case Source() | Merge():
+            return recipe
+        case Endpoint() | Ensemble():
+            raise ConfigError("this recipe asks models for answers, and has no weights; use `evomerge run` or `eval`")
 
 
 def sources(recipe: Recipe) -> Iterator[Source]:
@@ -110,9 +151,11 @@ def sources(recipe: Recipe) -> Iterator[Source]:
                 yield from sources(recipe.base)
             for item in recipe.inputs:
                 yield from sources(item.recipe)
+        case Endpoint() | Ensemble():
+            return
 
 
-def with_sources(recipe: Recipe, known: Mapping[Source, Source]) -> Recipe:
+def with_sources(recipe: WeightRecipe, known: Mapping[Source, Source]) -> WeightRecipe:
     """Return the recipe with every source replaced by what `known` has for it."""
     match recipe:
         case Source():
@@ -123,6 +166,14 @@ def with_sources(recipe: Recipe, known: Mapping[Source, Source]) -> Recipe:
                 base=None if recipe.base is None else with_sources(recipe.base, known),
                 inputs=tuple(replace(item, recipe=with_sources(item.recipe, known)) for item in recipe.inputs),
             )
+
+
+def with_endpoints(recipe: Ensemble, fingerprints: Mapping[str, str]) -> Ensemble:
+    """Return the ensemble with the fingerprint of every endpoint put in, by its name."""
+    known = (
+        replace(item, recipe=Endpoint(item.recipe.name, fingerprints[item.recipe.name])) for item in recipe.members
+    )
+    return replace(recipe, members=tuple(known))
 
 
 def recipe_id(recipe: Recipe) -> str:
@@ -144,6 +195,11 @@ def to_plain(recipe: Recipe) -> dict[str, Any]:
             return plain
         case Merge():
             return _merge_to_plain(recipe)
+        case Endpoint():
+            return {"endpoint": recipe.name}
+        case Ensemble():
+            members = [to_plain(item.recipe) | _params(item.params) for item in recipe.members]
+            return {"combine": _value_to_plain(recipe.combiner), "members": members} | _params(recipe.params)
 
 
 def _merge_to_plain(merge: Merge) -> dict[str, Any]:
@@ -215,6 +271,14 @@ def _canonical(node: Recipe) -> Any:
                 plain["per"] = _per_to_plain(node.per)
                 plain["groups"] = [[name, list(patterns)] for name, patterns in node.groups.items()]
             return plain
+        case Endpoint():
+            return {"endpoint": node.fingerprint or node.name}
+        case Ensemble():
+            return {
+                "combiner": _value_to_plain(node.combiner),
+                "members": [[_canonical(item.recipe), _numbers(_params(item.params))] for item in node.members],
+                "params": _numbers(_params(node.params)),
+            }
 
 
 def _params(params: Params) -> dict[str, Any]:

@@ -1,4 +1,5 @@
-"""The recipes a winner must beat: the base, each model alone, their uniform average, and TIES as published.
+"""The recipes a winner must beat: the base, each model alone, their uniform average, and TIES as published; of an
+ensemble each endpoint alone, and a vote in which all count the same.
 
 Derived from the job's recipe alone. They are trials like any other, but no strategy proposed them.
 """
@@ -9,7 +10,20 @@ from pathlib import PurePath
 from typing import Literal
 
 from evomerge.recipe.holes import Hole
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Params, Recipe, Source, Value
+from evomerge.recipe.tree import (
+    ByGroup,
+    Endpoint,
+    Ensemble,
+    Gradient,
+    Input,
+    Member,
+    Merge,
+    Params,
+    Recipe,
+    Source,
+    Value,
+    WeightRecipe,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +41,33 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
     Of an input that is searched itself, each of its models alone is one. An adapter alone means its base with it, at
     weight 1; where that base is searched, there is no such model.
     """
-    if not isinstance(template, Merge):
-        return []
+    match template:
+        case Merge():
+            return _of_merge(template, is_adapter)
+        case Ensemble():
+            return _of_ensemble(template)
+        case Source() | Endpoint():
+            return []
+
+
+def _of_ensemble(template: Ensemble) -> list[Baseline]:
+    """Return each endpoint alone and, where there are several, their vote with one weight."""
+    endpoints = list(dict.fromkeys(item.recipe for item in template.members))
+    found = [Baseline(endpoint.name, "single", endpoint) for endpoint in endpoints]
+    if len(endpoints) > 1:
+        vote = Ensemble("vote", tuple(Member(endpoint) for endpoint in endpoints))
+        found.append(Baseline("uniform vote", "merge", vote))
+    return found
+
+
+def _of_merge(template: Merge, is_adapter: Callable[[Source], bool]) -> list[Baseline]:
     base = template.base if template.base is not None and not has_holes(template.base) else None
     fixed = [item.recipe for item in template.inputs if not has_holes(item.recipe)]
     found = [Baseline("base", "base", base)] if base is not None else []
-    singles: dict[str, Recipe] = {}
+    singles: dict[str, WeightRecipe] = {}
     for index, (recipe, below) in enumerate(_models(template)):
         name = _name(recipe, index)
-        alone: Recipe | None = recipe
+        alone: WeightRecipe | None = recipe
         if isinstance(recipe, Source) and is_adapter(recipe):
             alone = None if below is None else Merge("task_arithmetic", (Input(recipe),), below)
         if alone is not None:
@@ -49,13 +81,13 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
     return found
 
 
-def _models(merge: Merge) -> list[tuple[Recipe, Recipe | None]]:
+def _models(merge: Merge) -> list[tuple[WeightRecipe, WeightRecipe | None]]:
     """Return what a merge combines, each with its base: its inputs, and in place of a searched one what that combines.
 
     A model of a searched input that stands there twice, or at the top as well, is one.
     """
     base = merge.base if merge.base is not None and not has_holes(merge.base) else None
-    found: list[tuple[Recipe, Recipe | None]] = []
+    found: list[tuple[WeightRecipe, WeightRecipe | None]] = []
     for item in merge.inputs:
         if isinstance(item.recipe, Merge) and has_holes(item.recipe):
             found += [model for model in _models(item.recipe) if model not in found]
@@ -66,14 +98,19 @@ def _models(merge: Merge) -> list[tuple[Recipe, Recipe | None]]:
 
 def has_holes(recipe: Recipe) -> bool:
     """Return whether anything in a recipe is still open."""
-    if isinstance(recipe, Source):
-        return False
-    return (
-        isinstance(recipe.method, Hole)
-        or _any_hole(recipe.params)
-        or (recipe.base is not None and has_holes(recipe.base))
-        or any(_any_hole(item.params) or has_holes(item.recipe) for item in recipe.inputs)
-    )
+    match recipe:
+        case Source() | Endpoint():
+            return False
+        case Ensemble():
+            params = (recipe.params, *(item.params for item in recipe.members))
+            return isinstance(recipe.combiner, Hole) or any(map(_any_hole, params))
+        case Merge():
+            return (
+                isinstance(recipe.method, Hole)
+                or _any_hole(recipe.params)
+                or (recipe.base is not None and has_holes(recipe.base))
+                or any(_any_hole(item.params) or has_holes(item.recipe) for item in recipe.inputs)
+            )
 
 
 def _any_hole(params: Params) -> bool:

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, Field
 from evomerge.backends.settings import LocalSettings
 from evomerge.recipe.reading import Document, read_yaml
 from evomerge.recipe.settings import Settings
-from evomerge.recipe.spec import MergeSettings
-from evomerge.recipe.tree import Recipe
+from evomerge.recipe.spec import RecipeSettings, recipe_settings
+from evomerge.recipe.tree import Recipe, as_weights
 from evomerge.strategies.merge.registry import methods
 from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.strategies.search.settings import SearchSettings
@@ -46,7 +46,7 @@ class JobSettings(Settings):
 
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the study and of its folder; the file's name if left out."""
-    recipe: MergeSettings
+    recipe: RecipeSettings
     """How models are combined, with holes where the search may choose."""
     tasks: list[TaskSettings] = Field(min_length=1)
     """What the models are to be good at."""
@@ -71,7 +71,7 @@ class RecipeFile(Settings):
 
     model_config = ConfigDict(extra="ignore")
 
-    recipe: MergeSettings
+    recipe: RecipeSettings
     """How models are combined."""
 
 
@@ -96,7 +96,7 @@ def load_job(path: Path) -> Job:
     settings = document.parse(JobSettings)
     template = settings.recipe.tree()
     try:
-        check(template)
+        check(as_weights(template))
     except RecipeProblem as problem:
         raise document.error(("recipe", *problem.path), problem.sentence) from None
     names = [task.name for task in settings.tasks]
@@ -111,10 +111,10 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe without holes: a file of its own, or a job's. Raises ConfigError naming file, line and key."""
     document = read_yaml(path)
     inside = isinstance(document.data, dict) and "recipe" in document.data
-    recipe = (document.parse(RecipeFile).recipe if inside else document.parse(MergeSettings)).tree()
+    recipe = (document.parse(RecipeFile).recipe if inside else document.parse(recipe_settings(document.data))).tree()
     prefix = ("recipe",) if inside else ()
     try:
-        check(recipe)
+        check(as_weights(recipe))
     except RecipeProblem as problem:
         raise document.error((*prefix, *problem.path), problem.sentence) from None
     if has_holes(recipe):

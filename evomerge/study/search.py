@@ -19,7 +19,7 @@ from typing import Any, Generic, TypeVar, cast
 from evomerge.errors import CandidateError, ConfigError, StudyChanged
 from evomerge.recipe.reading import Document
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import Merge, Source, recipe_id
+from evomerge.recipe.tree import Endpoint, Ensemble, Merge, Source, recipe_id
 from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
@@ -153,12 +153,12 @@ def identify(value: Any) -> str:
 
     Raises ConfigError for what has no JSON.
     """
-    if isinstance(value, Merge | Source):
+    if isinstance(value, Merge | Source | Ensemble | Endpoint):
         return recipe_id(value)
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=_recipe_in_json).encode()).hexdigest()[:16]
 
 
 def _recipe_in_json(value: Any) -> dict[str, str]:
-    if isinstance(value, Merge | Source):
+    if isinstance(value, Merge | Source | Ensemble | Endpoint):
         return {"recipe": recipe_id(value)}
     raise ConfigError(f"a space cannot hold {value!r}; use numbers, words, maps, lists, recipes and holes")

@@ -15,7 +15,7 @@ from evomerge.backends.settings import LocalSettings
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import BackendError, CandidateError, ConfigError
 from evomerge.exchange import Answer, Generate, Judge, Message, Request, Sampling
-from evomerge.recipe.tree import Recipe, Source
+from evomerge.recipe.tree import Source, WeightRecipe
 from evomerge.testing.backends import BackendCase, answers, check_backend
 from tests.support.models import EOS, save_model, save_tokenizer
 
@@ -34,7 +34,7 @@ def local(**settings: object) -> LocalBackend:
     return LocalBackend(LocalSettings.model_validate({"device": "cpu"} | settings), WeightStore())
 
 
-def asked(backend: LocalBackend, recipe: Recipe, requests: Sequence[Request]) -> list[Answer]:
+def asked(backend: LocalBackend, recipe: WeightRecipe, requests: Sequence[Request]) -> list[Answer]:
     async def ask() -> list[Answer]:
         async with backend.hold(recipe) as model:
             return await answers(model, requests)
@@ -42,7 +42,7 @@ def asked(backend: LocalBackend, recipe: Recipe, requests: Sequence[Request]) ->
     return asyncio.run(ask())
 
 
-def source(folder: Path) -> Recipe:
+def source(folder: Path) -> WeightRecipe:
     return WeightStore().resolve(Source(str(folder)), folder)
 
 

@@ -17,7 +17,7 @@ from evomerge.backends.settings import LocalSettings
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import BackendError
 from evomerge.exchange import Answer, Generate, Judge, Request, Sampling
-from evomerge.recipe.tree import Recipe, Source
+from evomerge.recipe.tree import Source, WeightRecipe
 from evomerge.testing.backends import answers
 from tests.support.models import save_model
 
@@ -40,7 +40,7 @@ class Counted(LocalBackend):
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path: Path) -> WeightRecipe:
     folder = save_model(tmp_path / "endless", 1, max_position_embeddings=10**12, eos_token_id=None)
     return WeightStore().resolve(Source(str(folder)), tmp_path)
 
@@ -54,7 +54,7 @@ def endless() -> list[Request]:
     return [Generate("ab", Sampling(1)), Generate("ab", Sampling(ENDLESS))]
 
 
-def test_leaving_stops_the_decoding_between_two_tokens(backend: Counted, recipe: Recipe) -> None:
+def test_leaving_stops_the_decoding_between_two_tokens(backend: Counted, recipe: WeightRecipe) -> None:
     async def ask() -> int:
         async with backend.hold(recipe) as model:
             backend.count()
@@ -70,7 +70,7 @@ def test_leaving_stops_the_decoding_between_two_tokens(backend: Counted, recipe:
     assert 1 < backend.passes < ENDLESS / 2
 
 
-def test_a_cancelled_task_has_stopped_when_its_cancellation_arrives(backend: Counted, recipe: Recipe) -> None:
+def test_a_cancelled_task_has_stopped_when_its_cancellation_arrives(backend: Counted, recipe: WeightRecipe) -> None:
     async def ask(first: asyncio.Event) -> None:
         async with backend.hold(recipe) as model:
             backend.count()
@@ -92,7 +92,7 @@ def test_a_cancelled_task_has_stopped_when_its_cancellation_arrives(backend: Cou
     assert backend.passes < ENDLESS / 2
 
 
-def test_who_still_waits_when_the_recipe_is_let_go_is_told(backend: Counted, recipe: Recipe) -> None:
+def test_who_still_waits_when_the_recipe_is_let_go_is_told(backend: Counted, recipe: WeightRecipe) -> None:
     async def ask() -> None:
         async with backend.hold(recipe) as model:
             waiting = model.answer(endless())
@@ -111,7 +111,7 @@ class Slow(WeightStore):
     read = 0
     begun: Callable[[], object]
 
-    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, torch.Tensor]]:
+    def tensors(self, recipe: WeightRecipe) -> Iterator[tuple[str, torch.Tensor]]:
         self.begun()
         first = next(super().tensors(recipe))
         while self.read < ENDLESS:
@@ -119,7 +119,7 @@ class Slow(WeightStore):
             yield first
 
 
-def test_a_recipe_can_be_given_up_while_its_tensors_are_written(recipe: Recipe) -> None:
+def test_a_recipe_can_be_given_up_while_its_tensors_are_written(recipe: WeightRecipe) -> None:
     store = Slow()
     backend = LocalBackend(LocalSettings(device="cpu"), store)
 
@@ -140,7 +140,7 @@ def test_a_recipe_can_be_given_up_while_its_tensors_are_written(recipe: Recipe) 
     assert store.read < ENDLESS
 
 
-def test_running_out_of_memory_is_not_the_recipes_fault(backend: Counted, recipe: Recipe) -> None:
+def test_running_out_of_memory_is_not_the_recipes_fault(backend: Counted, recipe: WeightRecipe) -> None:
     async def ask() -> list[Answer]:
         async with backend.hold(recipe) as model:
             with pytest.raises(BackendError, match=r"lower backend\.batch_size"):
@@ -151,7 +151,7 @@ def test_running_out_of_memory_is_not_the_recipes_fault(backend: Counted, recipe
 
 
 def test_likelihoods_are_the_same_when_a_batch_is_read_in_parts(
-    backend: Counted, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+    backend: Counted, recipe: WeightRecipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests: list[Request] = [Judge("sort:" + "ab" * length, ("abc", "b" * length)) for length in range(1, 6)]
 

@@ -18,7 +18,7 @@ from evomerge.backends.settings import LocalSettings
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError
 from evomerge.exchange import Answer, Generate, Judge, Request, Sampling
-from evomerge.recipe.tree import Input, Merge, Recipe, Source
+from evomerge.recipe.tree import Input, Merge, Source, WeightRecipe
 from evomerge.testing.backends import answers
 from tests.support.models import CHARACTERS, save_adapter, save_model, save_tokenizer, write
 
@@ -31,11 +31,11 @@ def store() -> WeightStore:
     return WeightStore()
 
 
-def source(store: WeightStore, folder: Path) -> Recipe:
+def source(store: WeightStore, folder: Path) -> WeightRecipe:
     return store.resolve(Source(str(folder)), folder)
 
 
-def held(store: WeightStore, recipes: Sequence[Recipe], **settings: object) -> list[list[Answer]]:
+def held(store: WeightStore, recipes: Sequence[WeightRecipe], **settings: object) -> list[list[Answer]]:
     """Ask one recipe after another, all in one model."""
     backend = LocalBackend(LocalSettings.model_validate({"device": "cpu"} | settings), store)
 
@@ -50,7 +50,7 @@ def held(store: WeightStore, recipes: Sequence[Recipe], **settings: object) -> l
     return asyncio.run(ask())
 
 
-def fresh(store: WeightStore, recipe: Recipe, **settings: object) -> list[Answer]:
+def fresh(store: WeightStore, recipe: WeightRecipe, **settings: object) -> list[Answer]:
     return held(store, [recipe], **settings)[0]
 
 
@@ -84,9 +84,9 @@ def test_an_answering_candidate_never_writes_into_the_files_it_came_from(store: 
 class Breaking(WeightStore):
     """A store in which one candidate's tensors end half-way."""
 
-    broken: Recipe | None = None
+    broken: WeightRecipe | None = None
 
-    def tensors(self, recipe: Recipe) -> Iterator[tuple[str, torch.Tensor]]:
+    def tensors(self, recipe: WeightRecipe) -> Iterator[tuple[str, torch.Tensor]]:
         for number, pair in enumerate(super().tensors(recipe)):
             if recipe is self.broken and number == 7:
                 raise CandidateError("the merged tensor overflows")
@@ -100,7 +100,7 @@ def test_a_candidate_that_fails_half_way_leaves_nothing_of_itself(tmp_path: Path
     store.broken = two
     backend = LocalBackend(LocalSettings(device="cpu"), store)
 
-    async def ask(recipe: Recipe) -> list[Answer]:
+    async def ask(recipe: WeightRecipe) -> list[Answer]:
         async with backend.hold(recipe) as model:
             return await answers(model, QUESTIONS)
 
@@ -119,7 +119,7 @@ def test_models_of_two_shapes_are_held_one_after_the_other(store: WeightStore, t
 def test_a_family_whose_checkpoint_has_other_names_is_loaded_by_transformers_each_time(
     store: WeightStore, tmp_path: Path
 ) -> None:
-    recipes: list[Recipe] = []
+    recipes: list[WeightRecipe] = []
     for seed in (1, 2):
         folder = tmp_path / f"gpt{seed}"
         config = GPT2Config(vocab_size=len(CHARACTERS), n_positions=32, n_embd=16, n_layer=2, n_head=2, eos_token_id=2)

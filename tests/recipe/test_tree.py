@@ -19,6 +19,7 @@ from evomerge.recipe.tree import (
     Recipe,
     Source,
     Value,
+    WeightRecipe,
     recipe_id,
     sources,
     to_plain,
@@ -26,7 +27,7 @@ from evomerge.recipe.tree import (
 )
 
 A, B = Source("a", fingerprint="aa"), Source("b", fingerprint="bb")
-RECIPES: list[Recipe] = [
+RECIPES: list[WeightRecipe] = [
     Merge("linear", (Input(A, {"weight": 0.25}), Input(B))),
     Merge(
         "ties",
@@ -47,7 +48,7 @@ RECIPES: list[Recipe] = [
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_that_is_written_reads_back_as_itself(recipe: Recipe) -> None:
+def test_a_recipe_that_is_written_reads_back_as_itself(recipe: WeightRecipe) -> None:
     text = yaml.safe_dump(to_plain(recipe))
     bare = with_sources(recipe, {source: Source(source.model, source.revision) for source in sources(recipe)})
     assert parse_yaml(text, "recipe.yaml").parse(MergeSettings).tree() == bare

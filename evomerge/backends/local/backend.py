@@ -18,7 +18,7 @@ from evomerge.backends.settings import LocalSettings
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import BackendError, CandidateError, ConfigError
 from evomerge.exchange import Answer, Request
-from evomerge.recipe.tree import Recipe
+from evomerge.recipe.tree import Recipe, as_weights
 
 if TYPE_CHECKING:
     from evomerge.backends.local.engine import Engine
@@ -48,7 +48,7 @@ class LocalBackend:
     def plan(self, recipe: Recipe) -> Placement | Unsupported:
         """Say how the recipe would be held, from configurations and headers alone."""
         try:
-            return self._engine().plan(recipe)
+            return self._engine().plan(as_weights(recipe))
         except (CandidateError, ConfigError, BackendError) as error:
             return Unsupported(str(error))
 
@@ -62,9 +62,10 @@ class LocalBackend:
         async with self._slot:
             if self._closed:
                 raise BackendError("the backend is closed, so it can hold nothing")
+            weights = as_weights(recipe)
             work = Work(self._thread)
             try:
-                await work.run(lambda running: self._engine().place(recipe, running))
+                await work.run(lambda running: self._engine().place(weights, running))
                 yield LocalModel(self._engine(), work)
             finally:
                 try:

@@ -24,7 +24,7 @@ from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifa
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import BackendError
 from evomerge.exchange import Answer, Failure, Generate, Judge, Request, Usage
-from evomerge.recipe.tree import Recipe, recipe_id
+from evomerge.recipe.tree import WeightRecipe, recipe_id
 
 _SMALL = 10_000_000
 """Below this many parameters a second thread costs more than it brings."""
@@ -65,7 +65,7 @@ class Engine:
         self._resident: Resident | None = None
         self._held: _Held | None = None
 
-    def plan(self, recipe: Recipe) -> Placement:
+    def plan(self, recipe: WeightRecipe) -> Placement:
         """Return how a recipe would be held. Raises what the store raises, and SourceError."""
         artifact = self._store.artifact(recipe)
         folder = self._opened(artifact.skeleton)
@@ -78,7 +78,7 @@ class Engine:
         return Placement(summary, weights + self._store.memory(recipe))
 
     @torch.inference_mode()
-    def place(self, recipe: Recipe, running: Running) -> None:
+    def place(self, recipe: WeightRecipe, running: Running) -> None:
         """Make the model the recipe's. Raises CandidateError, BackendError, SourceError, or Stopped."""
         self.release()
         with _failures():
@@ -111,7 +111,7 @@ class Engine:
             self._held.attached.remove()
         self._held = None
 
-    def _written(self, folder: _Folder, recipe: Recipe, running: Running) -> Causal:
+    def _written(self, folder: _Folder, recipe: WeightRecipe, running: Running) -> Causal:
         """Return the model with the recipe's tensors in it; a new one where they need another architecture."""
         if self._resident is None or self._resident.architecture.identity != folder.architecture.identity:
             self._resident = None  # its memory is free before the next one takes some

@@ -11,12 +11,12 @@ from evomerge.backends.weights.models import Models, merges, natural, weight_of
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.backends.weights.vocabulary import check_same
 from evomerge.errors import ConfigError, SourceError
-from evomerge.recipe.tree import Merge, Recipe, Source, sources
+from evomerge.recipe.tree import Merge, Source, WeightRecipe, sources
 
 _SAME_IN_CONFIG = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act")
 
 
-def check(models: Models, recipe: Recipe) -> None:
+def check(models: Models, recipe: WeightRecipe) -> None:
     """Raise SourceError for models that do not fit, ConfigError for a refactoring that cannot be."""
     for merge in merges(recipe):
         _check_roles(models, merge)
@@ -32,7 +32,7 @@ def check(models: Models, recipe: Recipe) -> None:
         check_same(reference.folder, model.folder)
 
 
-def check_values(models: Models, recipe: Recipe) -> None:
+def check_values(models: Models, recipe: WeightRecipe) -> None:
     """Raise SourceError for the first tensor with a NaN or an infinity, and for a head that is tied and differs."""
     for model in _distinct(models, recipe):
         if isinstance(model, Checkpoint):
@@ -44,7 +44,7 @@ def check_values(models: Models, recipe: Recipe) -> None:
                 )
 
 
-def _distinct(models: Models, recipe: Recipe) -> list[Opened]:
+def _distinct(models: Models, recipe: WeightRecipe) -> list[Opened]:
     return list({id(model): model for model in map(models.open, sources(recipe))}.values())
 
 

@@ -5,10 +5,12 @@ Only names that a person wrote stand in it, no paths of the machine that made it
 
 import yaml
 
-from evomerge.recipe.tree import Recipe, Source, sources
+from evomerge.recipe.tree import Source, WeightRecipe, sources
 
 
-def model_card(recipe: Recipe, *, title: str, base: Source | None, mergekit: str, recipe_yaml: str, extra: str) -> str:
+def model_card(
+    recipe: WeightRecipe, *, title: str, base: Source | None, mergekit: str, recipe_yaml: str, extra: str
+) -> str:
     """Return README.md of a merge.
 
     `recipe` has its sources as written; `base` is that of a merge that became an adapter; `mergekit` is a sentence

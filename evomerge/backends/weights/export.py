@@ -20,7 +20,7 @@ from evomerge.backends.weights.tensors import read_json
 from evomerge.backends.weights.words import write_words
 from evomerge.backends.weights.writing import SHARD_BYTES, write_model
 from evomerge.errors import ConfigError
-from evomerge.recipe.tree import Recipe
+from evomerge.recipe.tree import WeightRecipe
 
 _MARGIN = 1 << 20
 _OF_MODEL = ("config.json", "generation_config.json")
@@ -38,7 +38,7 @@ def free_bytes(folder: Path) -> int:
 
 def export(
     store: WeightStore,
-    recipe: Recipe,
+    recipe: WeightRecipe,
     out: Path,
     *,
     card: str = "",

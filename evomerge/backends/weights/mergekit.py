@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from evomerge.recipe.groups import KNOWN_GROUPS, Grouping, Layout, layer_of
-from evomerge.recipe.tree import ByGroup, Gradient, Merge, Recipe, Source, Value
+from evomerge.recipe.tree import ByGroup, Gradient, Merge, Source, Value, WeightRecipe
 from evomerge.strategies.merge.registry import get
 
 _DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -24,7 +24,7 @@ class NotExpressible(Exception):
     """Why a recipe cannot be said to mergekit, as the end of a sentence."""
 
 
-def to_mergekit(recipe: Recipe, layout: Layout, dtype: str) -> str:
+def to_mergekit(recipe: WeightRecipe, layout: Layout, dtype: str) -> str:
     """Return the YAML of a merge of whole models; `dtype` is that of the result (BF16, F16, F32).
 
     Raises NotExpressible.
@@ -62,7 +62,7 @@ def to_mergekit(recipe: Recipe, layout: Layout, dtype: str) -> str:
     return comment + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
-def _name(recipe: Recipe) -> str:
+def _name(recipe: WeightRecipe) -> str:
     if isinstance(recipe, Merge):
         raise NotExpressible("it merges merges, and one file of mergekit describes one merge")
     return recipe.model if recipe.revision is None else f"{recipe.model}@{recipe.revision}"

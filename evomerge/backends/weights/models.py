@@ -11,7 +11,7 @@ from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened, located, opened
 from evomerge.errors import SourceError
 from evomerge.recipe.groups import Layout
-from evomerge.recipe.tree import Merge, Recipe, Source, sources
+from evomerge.recipe.tree import Merge, Source, WeightRecipe, sources
 
 
 class Models:
@@ -42,7 +42,7 @@ class Models:
             )
         return model
 
-    def skeleton(self, recipe: Recipe) -> Source:
+    def skeleton(self, recipe: WeightRecipe) -> Source:
         """Return the source that configuration, tokenizer and dtypes are taken from: the base, or the first model."""
         for source in sources(recipe):
             if isinstance(self.open(source), Checkpoint):
@@ -50,7 +50,7 @@ class Models:
         first = next(sources(recipe)).model
         raise SourceError(f"{first} is an adapter, and the recipe names no model to put it on; write one as base:")
 
-    def adapter_base(self, recipe: Recipe) -> Source | None:
+    def adapter_base(self, recipe: WeightRecipe) -> Source | None:
         """Return the one base of a merge in which all is adapters on that base, at every level; None for others."""
         if isinstance(recipe, Source) or not isinstance(recipe.base, Source) or not recipe.inputs:
             return None
@@ -62,7 +62,7 @@ class Models:
                 return None
         return recipe.base
 
-    def changed(self, recipe: Recipe) -> frozenset[str] | None:
+    def changed(self, recipe: WeightRecipe) -> frozenset[str] | None:
         """Return the names of the weights that a merge of adapters changes; None for a merge of whole models."""
         if self.adapter_base(recipe) is None:
             return None
@@ -71,7 +71,7 @@ class Models:
             weight_of(module) for model in adapters if isinstance(model, Adapter) for module in model.modules
         )
 
-    def layout(self, recipe: Recipe) -> Layout:
+    def layout(self, recipe: WeightRecipe) -> Layout:
         """Return the tensors that a recipe touches, in natural order."""
         changed = self.changed(recipe)
         if changed is None:
@@ -96,7 +96,7 @@ def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
     return tuple((part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts)
 
 
-def merges(recipe: Recipe) -> list[Merge]:
+def merges(recipe: WeightRecipe) -> list[Merge]:
     """Return every merge of a tree, outer ones first."""
     if isinstance(recipe, Source):
         return []

@@ -13,7 +13,7 @@ from evomerge.backends.weights.models import Models, weight_of
 from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole
-from evomerge.recipe.tree import Merge, Recipe, Source, recipe_id
+from evomerge.recipe.tree import Merge, Source, WeightRecipe, recipe_id
 from evomerge.strategies.merge.protocol import Coefficients, Method, Parameters, TensorContext
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
@@ -112,7 +112,7 @@ def rank_of(plan: Plan, module: str) -> int:
             return 0
 
 
-def planned(models: Models, recipe: Recipe, layout: Layout) -> Plan:
+def planned(models: Models, recipe: WeightRecipe, layout: Layout) -> Plan:
     """Return the plan of a recipe without holes; `layout` is that of the whole recipe, by which all its merges group.
 
     Raises ConfigError for a method that is not known, SourceError for sources that cannot be opened.
@@ -132,5 +132,5 @@ def planned(models: Models, recipe: Recipe, layout: Layout) -> Plan:
     )
 
 
-def _fingerprint(recipe: Recipe) -> str:
+def _fingerprint(recipe: WeightRecipe) -> str:
     return recipe.fingerprint if isinstance(recipe, Source) else recipe_id(recipe)

@@ -22,7 +22,7 @@ from evomerge.backends.weights.plan import MergePlan, Plan, planned
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import Layout
-from evomerge.recipe.tree import Input, Merge, Recipe, Source, sources, with_sources
+from evomerge.recipe.tree import Input, Merge, Source, WeightRecipe, sources, with_sources
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,7 +35,7 @@ class WeightStore:
         self._models = Models()
         self._written: dict[tuple[str, str | None], Source] = {}
 
-    def resolve(self, recipe: Recipe, root: Path) -> Recipe:
+    def resolve(self, recipe: WeightRecipe, root: Path) -> WeightRecipe:
         """Return the recipe with every source found and read: an absolute path or a hub id, and its fingerprint.
 
         Relative paths count from `root`. An adapter that stands alone becomes a merge with the base that its own
@@ -47,7 +47,7 @@ class WeightStore:
                 recipe = Merge("task_arithmetic", (Input(recipe),), base=base_of(model, root))
         return with_sources(recipe, {source: self._resolved(source, root) for source in set(sources(recipe))})
 
-    def as_written(self, recipe: Recipe) -> Recipe:
+    def as_written(self, recipe: WeightRecipe) -> WeightRecipe:
         """Return a resolved recipe with the names of its models as a person wrote them; fingerprints stay."""
         return with_sources(recipe, {source: self.name_of(source) for source in sources(recipe)})
 
@@ -64,22 +64,22 @@ class WeightStore:
         """Return whether a source is an adapter, not a whole model. Raises SourceError when it cannot be opened."""
         return isinstance(self._models.open(source), Adapter)
 
-    def check(self, recipe: Recipe) -> None:
+    def check(self, recipe: WeightRecipe) -> None:
         """Compare all that headers and configurations tell; holes may be open. Raises SourceError or ConfigError."""
         agreement.check(self._models, recipe)
 
-    def check_values(self, recipe: Recipe) -> None:
+    def check_values(self, recipe: WeightRecipe) -> None:
         """Read every tensor of every source. Raises SourceError for the first that holds a NaN or an infinity."""
         agreement.check_values(self._models, recipe)
 
-    def layout(self, recipe: Recipe) -> Layout:
+    def layout(self, recipe: WeightRecipe) -> Layout:
         """Return the tensors that a merge touches: those that its adapters change, or else all that hold floats.
 
         Tied weights count once. The same for every filling of a recipe's holes.
         """
         return self._models.layout(recipe)
 
-    def artifact(self, recipe: Recipe) -> Artifact:
+    def artifact(self, recipe: WeightRecipe) -> Artifact:
         """Return what a recipe without holes becomes. Nothing is computed.
 
         Raises CandidateError for parameters that no result can be computed from.
@@ -93,12 +93,12 @@ class WeightStore:
         size = sum(4 * rank * sum(skeleton.stored[weight_of(module)].shape) for module, rank in ranks.items())
         return AdapterArtifact(base, skeleton.folder, max(ranks.values()), size)
 
-    def outline(self, recipe: Recipe) -> Mapping[str, Stored]:
+    def outline(self, recipe: WeightRecipe) -> Mapping[str, Stored]:
         """Return dtype and shape of what `tensors` will yield, in its order."""
         stored = self._models.checkpoint(self._models.skeleton(recipe)).stored
         return {name: stored[name] for name in sorted(stored, key=natural)}
 
-    def tensors(self, recipe: Recipe) -> "Iterator[tuple[str, Tensor]]":
+    def tensors(self, recipe: WeightRecipe) -> "Iterator[tuple[str, Tensor]]":
         """Yield the names and tensors of the recipe's checkpoint, each in the base's dtype; tied weights once.
 
         Computed in float32 and rounded once. For a recipe that becomes an adapter, this is the base with `low_rank`
@@ -115,7 +115,7 @@ class WeightStore:
             _check_finite(name, merged)
             yield name, merged
 
-    def low_rank(self, recipe: Recipe) -> Mapping[str, LowRank]:
+    def low_rank(self, recipe: WeightRecipe) -> Mapping[str, LowRank]:
         """Return the factors of a recipe that becomes an adapter, by module name (`model.layers.0.self_attn.q_proj`).
 
         They are float32 whatever the adapters are stored in: `a` is what was stored, and `b` carries scales and
@@ -140,7 +140,7 @@ class WeightStore:
             factors[module] = found
         return factors
 
-    def memory(self, recipe: Recipe) -> int:
+    def memory(self, recipe: WeightRecipe) -> int:
         """Return the bytes that computing the recipe takes at its peak, estimated from its largest tensor.
 
         Counted are a float32 tensor of each model that is held at a time, and as much again for the method's own work;
@@ -156,14 +156,14 @@ class WeightStore:
         self._written.setdefault((found.model, found.revision), source)
         return replace(found, fingerprint=fingerprint(model))
 
-    def _plan(self, recipe: Recipe) -> Plan:
+    def _plan(self, recipe: WeightRecipe) -> Plan:
         return planned(self._models, recipe, self._models.layout(recipe))
 
-    def _modules(self, recipe: Recipe) -> list[str]:
+    def _modules(self, recipe: WeightRecipe) -> list[str]:
         return [module_of(name) for name in self._models.layout(recipe).tensors]
 
 
-def _held(recipe: Recipe) -> int:
+def _held(recipe: WeightRecipe) -> int:
     """Return how many tensors are held at a time: base, inputs and result of every merge on the deepest way."""
     if isinstance(recipe, Source):
         return 1

@@ -15,11 +15,11 @@ from evomerge.backends.weights.card import model_card
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.mergekit import NotExpressible, to_mergekit
 from evomerge.backends.weights.store import WeightStore
-from evomerge.recipe.tree import Recipe, sources, to_plain
+from evomerge.recipe.tree import WeightRecipe, sources, to_plain
 
 
 def write_words(
-    folder: Path, store: WeightStore, recipe: Recipe, artifact: Artifact, *, title: str, extra: str
+    folder: Path, store: WeightStore, recipe: WeightRecipe, artifact: Artifact, *, title: str, extra: str
 ) -> None:
     """Write recipe.yaml, README.md and, where the recipe can be said to mergekit, mergekit.yaml."""
     written = store.as_written(recipe)

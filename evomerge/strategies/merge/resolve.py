@@ -16,7 +16,7 @@ from typing import Literal
 from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import ByGroup, Gradient, Merge, Params, Recipe, Value
+from evomerge.recipe.tree import ByGroup, Gradient, Merge, Params, Value, WeightRecipe
 from evomerge.strategies.merge.protocol import Method, Parameter, Parameters
 from evomerge.strategies.merge.registry import get, nearest
 
@@ -43,10 +43,10 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".") or "recipe"
 
 
-def check(recipe: Recipe, layout: Layout | None = None) -> None:
+def check(recipe: WeightRecipe, layout: Layout | None = None) -> None:
     """Check every merge of a tree, with holes or without. Raises RecipeProblem for the first thing that is wrong."""
 
-    def visit(node: Recipe, path: Path) -> None:
+    def visit(node: WeightRecipe, path: Path) -> None:
         if isinstance(node, Merge):
             check_merge(node, layout, path)
             if node.base is not None:

@@ -7,7 +7,7 @@ import yaml
 
 from evomerge.backends.weights.mergekit import NotExpressible, to_mergekit
 from evomerge.recipe.groups import Grouping, Layout, layer_of
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Recipe, Source
+from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Source, WeightRecipe
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
 
@@ -135,6 +135,6 @@ def test_random_masks_are_said_to_differ():
         (Merge("ties", (Input(A),), base=BASE, params={"merge_func": "max"}), "no merge_func but"),
     ],
 )
-def test_what_cannot_be_said_has_a_reason(recipe: Recipe, why: str):
+def test_what_cannot_be_said_has_a_reason(recipe: WeightRecipe, why: str):
     with pytest.raises(NotExpressible, match=why):
         to_mergekit(recipe, LAYOUT, "F32")

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError, ConfigError, SourceError
-from evomerge.recipe.tree import ByGroup, Input, Merge, Per, Recipe, Source, sources
+from evomerge.recipe.tree import ByGroup, Input, Merge, Per, Source, WeightRecipe, sources
 from tests.backends.weights.family import Copy, Zoo, edit_json
 
 WEIGHTS = (0.5, -0.75, 1.5)
@@ -33,7 +33,7 @@ def inputs(adapters: list[Path], weights: Any = WEIGHTS) -> tuple[Input, ...]:
     )
 
 
-def rank_of(store: WeightStore, recipe: Recipe) -> int:
+def rank_of(store: WeightStore, recipe: WeightRecipe) -> int:
     artifact = store.artifact(recipe)
     assert isinstance(artifact, AdapterArtifact)
     return artifact.rank

@@ -5,7 +5,7 @@ import pytest
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Params, Per, Recipe, Source, Value
+from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Params, Per, Source, Value, WeightRecipe
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import RecipeProblem, check, check_merge, dotted, parameters_for
 
@@ -15,7 +15,11 @@ METHODS = Hole(choices=("ties", "linear"), name="how")
 
 
 def merge(
-    method: str | Hole = "ties", *each: Params, base: Recipe | None = BASE, per: Per | None = None, **params: Value
+    method: str | Hole = "ties",
+    *each: Params,
+    base: WeightRecipe | None = BASE,
+    per: Per | None = None,
+    **params: Value,
 ) -> Merge:
     inputs = tuple(Input(Source(f"expert-{index}"), values) for index, values in enumerate(each or ({}, {})))
     return Merge(method, inputs, base=base, params=params, per=per or Per())
