@@ -5,29 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from evomerge.cli.main import run
-from tests.support.commands import Done, call, write_family
+from tests.support.commands import Done, call
+from tests.support.place import family, place
+
+__all__ = ["Command", "command", "family", "finished", "place", "study"]
 
 Command = Callable[..., Done]
-
-
-@pytest.fixture(scope="session")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
-    return write_family(tmp_path_factory.mktemp("family"))
-
-
-@pytest.fixture
-def place(family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a copy of the family that may be broken."""
-    here = tmp_path / "here"
-    shutil.copytree(family, here)
-    monkeypatch.chdir(here)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("COLUMNS", "100")
-    return here
 
 
 @pytest.fixture(scope="session")
