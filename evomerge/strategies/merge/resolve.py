@@ -74,9 +74,10 @@ def check_merge(merge: Merge, layout: Layout | None = None, path: Path = ()) -> 
                 raise RecipeProblem((*at, name), _unknown(name, owner, candidates))
             for part, spot in _parts(value, (*at, name), groups):
                 if len(known) < len(candidates):
-                    _check_condition(part, _gene(merge, path), candidates, known, spot)
+                    named, all_of_them = [method.name for method in known], [method.name for method in candidates]
+                    check_condition(part, _gene(merge, path), all_of_them, named, spot)
                 for method in known:
-                    _check_value(part, _declared(method, owner)[name], spot)
+                    check_value(part, _declared(method, owner)[name], spot)
 
 
 def parameters_for(merge: Merge, method: Method, group: str | None, depth: float) -> Parameters:
@@ -180,19 +181,22 @@ def _gene(merge: Merge, path: Path) -> str:
     return name or ".".join(map(str, (*path, "method")))
 
 
-def _check_condition(part: Part, gene: str, candidates: Sequence[Method], known: Sequence[Method], path: Path) -> None:
-    """See that a parameter which only the `known` of the candidates have exists only when the method is one of them."""
-    names = {method.name for method in known}
+def check_condition(part: Part, gene: str, candidates: Sequence[str], known: Sequence[str], path: Path) -> None:
+    """See that a parameter which only the `known` of the candidates have exists only when `gene` chooses one of them.
+
+    Raises RecipeProblem where it does not.
+    """
     allowed = part.when.get(gene) if isinstance(part, Hole) else None
-    if allowed is None or not names.issuperset(map(str, allowed)):
-        lacking = ", ".join(method.name for method in candidates if method.name not in names)
-        condition = f"when: {{{gene}: [{', '.join(method.name for method in known)}]}}"
+    if allowed is None or not set(known).issuperset(map(str, allowed)):
+        lacking = ", ".join(name for name in candidates if name not in known)
+        condition = f"when: {{{gene}: [{', '.join(known)}]}}"
         raise RecipeProblem(
             path, f"{lacking} does not have it; write it as a hole with {condition} (for a single value: one choice)"
         )
 
 
-def _check_value(part: Part, parameter: Parameter, path: Path) -> None:
+def check_value(part: Part, parameter: Parameter, path: Path) -> None:
+    """See that a value, or every value of a hole, is one that a parameter takes. Raises RecipeProblem otherwise."""
     values: tuple[Scalar | None, ...] = (part,) if not isinstance(part, Hole) else part.choices or (part.low, part.high)
     if isinstance(part, Hole) and not part.choices and not _is_number(parameter):
         raise RecipeProblem(path, f"has no low and high; its choices are {_listed(parameter)}")
