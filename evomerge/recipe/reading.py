@@ -18,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from evomerge.errors import ConfigError
+from evomerge.recipe.files import read_file
 
 MAX_DEPTH = 32
 MAX_BYTES = 4 * 1024 * 1024
@@ -91,14 +92,7 @@ class Document:
 
 def read_yaml(path: Path) -> Document:
     """Read a YAML file. Raises ConfigError for a missing, binary, empty or malformed file, naming file and line."""
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path}: this is a folder; name the YAML file in it") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: the file cannot be read ({error.strerror}); check its permissions") from None
+    raw = read_file(path, str(path), wanted="YAML file")
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: the file has {len(raw)} bytes, and a job is never that long; is it the right file?")
     try:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SourceError
+from evomerge.recipe.files import read_file
 
 SHOWN_FIELDS = 12
 MAX_DIGITS = 4000
@@ -70,14 +71,8 @@ def read_items(path: Path, name: str) -> tuple[Item, ...]:
 
 
 def _bytes(path: Path, name: str) -> bytes:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise SourceError(f"{name}: there is no such file; check the path (it is relative to the job's file)") from None
-    except IsADirectoryError:
-        raise SourceError(f"{name}: this is a folder; name the data file in it") from None
-    except OSError as error:
-        raise SourceError(f"{name}: the file cannot be read ({error.strerror}); check its permissions") from None
+    relative = " (it is relative to the job's file)"
+    raw = read_file(path, name, wanted="data file", relative=relative, error=SourceError)
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SourceError(f"{name}: this file is in UTF-16; save it as UTF-8")
     nul = raw.find(b"\0")
