@@ -5,9 +5,9 @@
 """
 
 from evomerge.strategies.search.make import make_strategy
-from evomerge.strategies.search.protocol import Proposal, Result, Strategy
+from evomerge.strategies.search.protocol import Proposal, Result, Strategy, StrategySettings
 from evomerge.strategies.search.registry import strategy, strategy_names
-from evomerge.strategies.search.settings import SearchSettings, StrategySettings
+from evomerge.strategies.search.settings import SearchSettings
 
 __all__ = [
     "Proposal",

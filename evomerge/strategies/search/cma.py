@@ -15,9 +15,8 @@ from typing import Any, cast
 from evomerge.recipe.space import Gene, Vector
 from evomerge.strategies.search.engine import NevergradSearch, Optimizer, box
 from evomerge.strategies.search.ledger import opening
-from evomerge.strategies.search.protocol import Strategy
+from evomerge.strategies.search.protocol import Strategy, StrategySettings
 from evomerge.strategies.search.registry import strategy
-from evomerge.strategies.search.settings import StrategySettings
 
 DIAGONAL_FROM = 50
 

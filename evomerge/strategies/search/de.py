@@ -9,9 +9,8 @@ from typing import Any
 from evomerge.recipe.space import Gene, Vector
 from evomerge.strategies.search.engine import NevergradSearch, box
 from evomerge.strategies.search.ledger import opening
-from evomerge.strategies.search.protocol import Strategy
+from evomerge.strategies.search.protocol import Strategy, StrategySettings
 from evomerge.strategies.search.registry import strategy
-from evomerge.strategies.search.settings import StrategySettings
 
 
 @strategy("de", settings=("population",))

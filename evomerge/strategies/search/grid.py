@@ -12,9 +12,8 @@ from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Scalar
 from evomerge.recipe.space import Gene, Vector
 from evomerge.strategies.search.ledger import Ledger
-from evomerge.strategies.search.protocol import Strategy
+from evomerge.strategies.search.protocol import Strategy, StrategySettings
 from evomerge.strategies.search.registry import strategy
-from evomerge.strategies.search.settings import StrategySettings
 
 LARGEST = 100_000
 """Combinations above which a grid is refused: no budget reaches its end."""

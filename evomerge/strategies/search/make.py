@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from evomerge.errors import ConfigError
 from evomerge.recipe.space import Gene, Vector
-from evomerge.strategies.search.protocol import Strategy
+from evomerge.strategies.search.protocol import Strategy, StrategySettings
 from evomerge.strategies.search.registry import find
-from evomerge.strategies.search.settings import SearchSettings, StrategySettings
+from evomerge.strategies.search.settings import SearchSettings
 
 
 def make_strategy(

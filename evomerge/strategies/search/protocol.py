@@ -9,7 +9,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from evomerge.recipe.space import Vector
+from pydantic import Field
+
+from evomerge.recipe.settings import Settings
+from evomerge.recipe.space import Gene, Vector
+
+DEFAULT_STRATEGY = "cma"
+LARGEST_SEED = 2**32 - 1
+
+
+class StrategySettings(Settings):
+    """What a strategy is told: which it is, and how it proposes. Whether it uses all of it, a job checks."""
+
+    strategy: str = Field(default=DEFAULT_STRATEGY, examples=["cma", "de", "pso", "tbpsa", "random", "grid"])
+    """How recipes are proposed: `cma`, `de`, `pso`, `tbpsa`, `random`, `grid`, or the name of a plugin's strategy."""
+
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    """The same seed and the same scores give the same search."""
+
+    first_step: float = Field(default=0.2, gt=0, le=1)
+    """How far the first proposals lie from the start, as a standard deviation in units of each hole's range (`cma`)."""
+
+    population: int | None = Field(default=None, ge=4, le=10_000)
+    """Proposals a generation (`cma`, `de`, `pso`, `tbpsa`); without it, as many as the strategy takes by itself."""
+
+    steps: int = Field(default=5, ge=2, le=1000)
+    """Values a continuous hole takes in a `grid`, both ends included; whole numbers and choices take all of theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,4 +91,14 @@ class Strategy(Protocol):
 
     def finalists(self) -> list[Vector]:
         """Return what it believes best beyond single trials: the centre of its distribution, or nothing."""
+        ...
+
+
+class Factory(Protocol):
+    """Make a strategy for the genes, beginning at `start`; `suggestions` are its first proposals, in their order."""
+
+    def __call__(
+        self, settings: StrategySettings, genes: Sequence[Gene], start: Vector, suggestions: Sequence[Vector]
+    ) -> Strategy:
+        """Return the strategy; what the settings allow but the genes do not is a ConfigError."""
         ...

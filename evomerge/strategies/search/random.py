@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from evomerge.recipe.space import Gene, Vector
 from evomerge.strategies.search.ledger import Ledger, opening
-from evomerge.strategies.search.protocol import Strategy
+from evomerge.strategies.search.protocol import Strategy, StrategySettings
 from evomerge.strategies.search.registry import strategy
-from evomerge.strategies.search.settings import StrategySettings
 
 
 class RandomSearch(Ledger):

@@ -11,26 +11,11 @@ import importlib.metadata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
 
-from evomerge.recipe.space import Gene, Vector
-from evomerge.strategies.search.protocol import Strategy
-
-if TYPE_CHECKING:
-    from evomerge.strategies.search.settings import StrategySettings
+from evomerge.strategies.search.protocol import Factory
 
 ENTRY_POINTS = "evomerge.strategies"
 _OURS = ("cma", "de", "grid", "pso", "random", "tbpsa")
-
-
-class Factory(Protocol):
-    """Make a strategy for the genes, beginning at `start`; `suggestions` are its first proposals, in their order."""
-
-    def __call__(
-        self, settings: "StrategySettings", genes: Sequence[Gene], start: Vector, suggestions: Sequence[Vector]
-    ) -> Strategy:
-        """Return the strategy; what the settings allow but the genes do not is a ConfigError."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

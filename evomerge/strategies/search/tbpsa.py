@@ -10,9 +10,8 @@ from typing import Any
 from evomerge.recipe.space import Gene, Vector
 from evomerge.strategies.search.engine import NevergradSearch, Optimizer, box
 from evomerge.strategies.search.ledger import opening
-from evomerge.strategies.search.protocol import Strategy
+from evomerge.strategies.search.protocol import Strategy, StrategySettings
 from evomerge.strategies.search.registry import strategy
-from evomerge.strategies.search.settings import StrategySettings
 
 FIRST_POPULATION = 16
 """Where nevergrad begins with four times the number of genes, most budgets end before the second generation."""
