@@ -1,0 +1,138 @@
+"""Endpoints as a backend: it holds an endpoint, and answers as that endpoint does.
+
+Answers come as they come; as many tasks as requests may be under way read from one list, so that memory is bounded by
+the limit in flight and not by the number of requests. An ensemble is not held: its members are, one by one, and who
+evaluates it combines their answers.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+from evomerge.backends.api.client import Client, Pace
+from evomerge.backends.api.settings import EndpointSettings
+from evomerge.backends.protocol import Placement, Unsupported
+from evomerge.errors import CandidateError, ConfigError
+from evomerge.exchange import Answer, Generate, Request
+from evomerge.recipe.tree import Endpoint, Ensemble, Recipe
+
+NO_LIKELIHOODS = (
+    "an endpoint tells no likelihood of a given text; score by a generated answer (exact, numeric, contains, regex, f1)"
+)
+
+
+class ApiBackend:
+    """Holds endpoints; keeps the promises of `backends.protocol.Backend`.
+
+    `keys` are by endpoint, None where none is sent (see `keys_from`).
+    """
+
+    def __init__(
+        self, endpoints: Mapping[str, EndpointSettings], keys: Mapping[str, str | None], pace: Pace | None = None
+    ) -> None:
+        self._endpoints, self._keys, self._pace = endpoints, keys, pace or Pace()
+        self._clients: dict[str, Client] = {}
+
+    @property
+    def slots(self) -> int:
+        """One: candidates are arithmetic on answers, and nothing is gained by several at a time."""
+        return 1
+
+    @property
+    def batch_size(self) -> int | None:
+        """None: a whole round is sent at once, and the limit in flight does the rest."""
+        return None
+
+    def plan(self, recipe: Recipe) -> Placement | Unsupported:
+        """Say who will be asked."""
+        match recipe:
+            case Endpoint():
+                endpoints = [recipe]
+            case Ensemble():
+                endpoints = [item.recipe for item in recipe.members]
+            case _:
+                return Unsupported("endpoints are asked, and this recipe merges weights")
+        unknown = next((endpoint.name for endpoint in endpoints if endpoint.name not in self._endpoints), None)
+        if unknown is not None:
+            return Unsupported(f"there is no endpoint '{unknown}'")
+        named = {endpoint.name: self._endpoints[endpoint.name] for endpoint in endpoints}
+        return Placement(", ".join(f"{one.model} at {one.host}" for one in named.values()), 0)
+
+    @asynccontextmanager
+    async def hold(self, recipe: Recipe) -> AsyncGenerator["EndpointModel"]:
+        """Hold an endpoint. Raises CandidateError for anything else."""
+        if not isinstance(recipe, Endpoint) or recipe.name not in self._endpoints:
+            raise CandidateError("only the endpoints of the job can be asked")
+        name = recipe.name
+        if name not in self._clients:
+            self._clients[name] = Client(name, self._endpoints[name], self._keys[name], self._pace)
+        yield EndpointModel(self._clients[name], self._endpoints[name].max_in_flight)
+
+    async def close(self) -> None:
+        """Close all connections. Calling it twice is harmless."""
+        clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            await client.close()
+
+
+class EndpointModel:
+    """One endpoint that can be asked."""
+
+    def __init__(self, client: Client, width: int) -> None:
+        self._client, self._width = client, width
+
+    async def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
+        """Answer the requests; yields (index, answer) as answers come. Raises ConfigError for likelihoods."""
+        generated = [request for request in requests if isinstance(request, Generate)]
+        if len(generated) < len(requests):
+            raise ConfigError(NO_LIKELIHOODS)
+        waiting = iter(enumerate(generated))
+        answered: asyncio.Queue[tuple[int, Answer] | BaseException] = asyncio.Queue()
+        workers = [asyncio.create_task(self._work(waiting, answered)) for _ in range(min(self._width, len(generated)))]
+        try:
+            for _ in generated:
+                found = await answered.get()
+                if isinstance(found, BaseException):
+                    raise found
+                yield found
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _work(
+        self,
+        waiting: Iterator[tuple[int, Generate]],
+        answered: "asyncio.Queue[tuple[int, Answer] | BaseException]",
+    ) -> None:
+        for index, request in waiting:
+            try:
+                answered.put_nowait((index, await self._client.ask(request)))
+            except Exception as error:  # told to whoever waits for the answers
+                answered.put_nowait(error)
+                return
+
+
+def keys_from(endpoints: Mapping[str, EndpointSettings], environment: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the key of each endpoint. Raises MissingKey for the first whose variable is not set or holds no key."""
+    return {name: _key(name, endpoint.api_key_env, environment) for name, endpoint in endpoints.items()}
+
+
+def _key(name: str, variable: str | None, environment: Mapping[str, str]) -> str | None:
+    if variable is None:
+        return None
+    key = environment.get(variable, "").strip()
+    if not key:
+        raise MissingKey(name, f"the environment variable {variable} is not set; put the endpoint's key in it")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise MissingKey(name, f"the environment variable {variable} holds characters that no key has; look at it")
+    return key
+
+
+class MissingKey(ConfigError):
+    """An endpoint's key is not there; `endpoint` is its name in the job, `sentence` says what to do."""
+
+    def __init__(self, endpoint: str, sentence: str) -> None:
+        super().__init__(f"endpoints.{endpoint}.api_key_env: {sentence}")
+        self.endpoint = endpoint
+        self.sentence = sentence

@@ -1,0 +1,64 @@
+"""The settings of endpoints, as a job writes them under `endpoints:`, and what follows from them alone.
+
+Plain typed values: nothing here speaks HTTP, so that a job can be read and checked where no client is installed. Keys
+never stand here, only the names of the variables that hold them.
+"""
+
+import hashlib
+import json
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from evomerge.recipe.settings import Settings
+
+Usd = Annotated[float, Field(ge=0)]
+
+
+class EndpointSettings(Settings):
+    """A model that answers over HTTP, in the dialect of OpenAI's chat completions."""
+
+    url: str
+    """Address of the API, as in `https://host/v1`; `/chat/completions` is added to it."""
+
+    model: str = Field(min_length=1)
+    """Name of the model there."""
+
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    """Environment variable that holds the key; without it no key is sent. A key never stands in a job."""
+
+    usd_per_mtok: tuple[Usd, Usd] | None = None
+    """Price of a million tokens read and of a million written, in USD: `check` tells the highest cost from them."""
+
+    max_in_flight: int = Field(default=8, ge=1, le=1000)
+    """How many requests may be under way at the same time."""
+
+    timeout: float = Field(default=120, gt=0)
+    """Seconds after which a request without a whole answer is given up, and asked again."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            raise ValueError(f"{url!r} is no address; write it as https://host/v1") from None
+        if parts.scheme not in {"http", "https"} or not host:
+            raise ValueError(f"{url!r} is no address of http or https; write it as https://host/v1")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("an address holds no user or password; put the key in a variable and name api_key_env")
+        if parts.query or parts.fragment or any(character.isspace() for character in url):
+            raise ValueError(f"{url!r} has more than scheme, host and path; leave the rest out")
+        return url.rstrip("/")
+
+    @property
+    def host(self) -> str:
+        """The host and port, for people."""
+        return urlsplit(self.url).netloc
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the address and the model's name (16 hexadecimal digits): who is asked, whatever it is called."""
+        return hashlib.sha256(json.dumps([self.url, self.model]).encode()).hexdigest()[:16]
