@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
-from evomerge.strategies.merge.protocol import Method, Parameter, Parameters, TensorContext
+from evomerge.strategies.merge.protocol import Method, Parameter, Parameters, TensorContext, Whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,8 +28,16 @@ class _Case:
     fingerprints: tuple[str, ...]
 
     def run(self) -> "Tensor":
-        context = TensorContext("layers.0.mlp.weight", 0.5, 2, 11, self.fingerprints)
+        stages = () if self.method.stages is None else self.method.stages(self.defaults)
+        context = self.context
+        for stage in stages:  # the whole model is this one tensor
+            found = Whole(stage(context, self.base, self.inputs), None)
+            context = replace(context, whole=(*context.whole, found))
         return self.method.apply(context, self.base, self.inputs, self.defaults)
+
+    @property
+    def context(self) -> TensorContext:
+        return TensorContext("layers.0.mlp.weight", 0.5, 2, 11, self.fingerprints)
 
     @property
     def defaults(self) -> Parameters:
@@ -158,7 +166,7 @@ def _stands_zeros(case: _Case) -> None:
 def _check_coefficients(case: _Case) -> None:
     if case.method.coefficients is None:
         return
-    found = case.method.coefficients(case.defaults)
+    found = case.method.coefficients(case.context, case.defaults)
     _require(len(found.inputs) == len(case.inputs), case.method, "does not have a coefficient for each input")
     _require(case.base is not None or found.base == 0, case.method, "has a coefficient for a base that is not there")
     expected = case.inputs[0] * 0 if case.base is None else case.base * found.base

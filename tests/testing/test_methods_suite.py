@@ -92,7 +92,7 @@ def test_parameter_declared_twice_is_found() -> None:
 
 
 def test_wrong_coefficients_are_found() -> None:
-    def halves(params: Parameters) -> Coefficients:
+    def halves(_ctx: TensorContext, params: Parameters) -> Coefficients:
         return Coefficients(0.0, tuple(0.5 for _ in params.inputs))
 
     with pytest.raises(AssertionError, match="its coefficients are not what it computes"):

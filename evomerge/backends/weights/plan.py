@@ -48,7 +48,11 @@ class MergePlan:
 
     def coefficients(self, name: str) -> Coefficients | None:
         """Return the weights of a tensor's sum, or None for a method that is no weighted sum."""
-        return None if self.method.coefficients is None else self.method.coefficients(self.parameters(name))
+        return (
+            None
+            if self.method.coefficients is None
+            else self.method.coefficients(self.context(name), self.parameters(name))
+        )
 
     @cached_property
     def exact(self) -> bool:

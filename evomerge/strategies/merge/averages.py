@@ -35,11 +35,11 @@ def shares(params: Parameters) -> tuple[float, ...]:
     return tuple(weight / whole for weight in weights)
 
 
-def _average(params: Parameters) -> Coefficients:
+def _average(ctx: TensorContext, params: Parameters) -> Coefficients:  # noqa: ARG001  # the contract's arguments
     return Coefficients(0.0, shares(params))
 
 
-def _task_sum(params: Parameters) -> Coefficients:
+def _task_sum(ctx: TensorContext, params: Parameters) -> Coefficients:  # noqa: ARG001  # the contract's arguments
     scale = params.number("scale")
     inputs = tuple(scale * share for share in shares(params))
     return Coefficients(1.0 - sum(inputs), inputs)
@@ -56,7 +56,7 @@ def _task_sum(params: Parameters) -> Coefficients:
 )
 def linear(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters) -> "Tensor":  # noqa: ARG001  # the contract's arguments
     """Return sum w_i theta_i, divided by sum w_i if `normalize`."""
-    first, *others = _average(params).inputs
+    first, *others = shares(params)
     result = inputs[0] * first
     for tensor, share in zip(inputs[1:], others, strict=True):
         result.add_(tensor, alpha=share)

@@ -7,11 +7,13 @@ global random state. Recipes, groups, files and storage dtypes are somebody else
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from evomerge.recipe.holes import Scalar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 Evidence = Literal["V", "V3", "A", "R", "D"]
@@ -24,7 +26,8 @@ class TensorContext:
     """Which tensor is being merged.
 
     `depth` is in [0, 1] over `layers` layers; `seed` is the merge's own; `fingerprints` identify the inputs in their
-    order, so that random masks belong to an expert and not to its place in the list.
+    order, so that random masks belong to an expert and not to its place in the list. `whole` has what the method's
+    stages found over the whole model, one for each.
     """
 
     name: str
@@ -32,6 +35,7 @@ class TensorContext:
     layers: int
     seed: int
     fingerprints: tuple[str, ...]
+    whole: "tuple[Whole, ...]" = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ class Parameters:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A parameter that a method declares.
+    """A parameter that a method (or a combiner, of its ensemble or of a member) declares.
 
     It is one of `choices` where there are any (true and false are choices), else a number. `minimum` and `maximum`
     (both allowed) are what the formula can take; `low`, `high` and `log` are the range that a search should use
@@ -68,7 +72,7 @@ class Parameter:
     """
 
     name: str
-    of: Literal["merge", "input"]
+    of: Literal["merge", "input", "ensemble", "member"]
     default: Scalar
     doc: str
     low: float | None = None
@@ -104,6 +108,54 @@ class Coefficients:
     inputs: tuple[float, ...]
 
 
+Along = Literal["tensor", "row", "column"]
+"""What counts as one vector: a whole tensor, each row (first index), or each column (all other indices) of it. A tensor
+of one dimension is one row, and each of its elements a column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """A method whose result is a weighted sum of its models, with weights that follow from inner products alone.
+
+    The vectors that are summed are, `of` models, the base (where it is there) and the inputs; `of` deltas, the base
+    (where it is there) and the inputs' differences to it. `weights` takes their inner products in float64, of shape
+    (vectors of the tensor, models, models), and returns weights in float64, of shape (vectors of the tensor, models):
+    each vector of the result is the sum of the models' vectors times these. The products do not depend on parameters,
+    so a study computes them once; what `weights` costs hardly counts.
+    """
+
+    of: Literal["models", "deltas"]
+    along: "Callable[[TensorContext, Parameters], Along]"
+    weights: "Callable[[TensorContext, Parameters, NDArray[np.float64]], NDArray[np.float64]]"
+
+
+class Summary(Protocol):
+    """What a stage finds out about one tensor; adding two gives that of both."""
+
+    def __add__(self, other: Any, /) -> Any:
+        """Return the summary of both."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """One stage's summaries added up: over the whole model, and over the tensors before this one in natural order."""
+
+    total: Summary
+    before: Summary | None
+
+
+class Stage(Protocol):
+    """What has to be known of the whole model before a tensor can be merged; free of parameters, so done once a study.
+
+    It is called for each tensor, with the results of the stages before it in `ctx.whole`.
+    """
+
+    def __call__(self, ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", /) -> Summary:
+        """Return what is to be added up."""
+        ...
+
+
 class Apply(Protocol):
     """The formula: tensors of one shape and dtype in, a new one of the same shape and dtype out.
 
@@ -122,7 +174,9 @@ class Method:
     """A registered method.
 
     `source` names the paper; `coefficients` is there for weighted sums, which is what lets low-rank inputs stay
-    low-rank exactly; it raises what `apply` raises.
+    low-rank exactly, and `mixture` for sums whose weights follow from inner products; both raise what `apply` raises.
+    `stages` says, for a tensor's parameters, what must be known of the whole model first (scope model); the results
+    are in `ctx.whole`.
     """
 
     name: str
@@ -132,4 +186,6 @@ class Method:
     source: str
     evidence: Evidence
     apply: Apply
-    coefficients: Callable[[Parameters], Coefficients] | None = None
+    coefficients: Callable[[TensorContext, Parameters], Coefficients] | None = None
+    mixture: Mixture | None = None
+    stages: Callable[[Parameters], tuple[Stage, ...]] | None = None

@@ -13,7 +13,18 @@ from importlib import import_module
 from importlib.metadata import entry_points
 
 from evomerge.errors import ConfigError
-from evomerge.strategies.merge.protocol import Apply, Coefficients, Evidence, Method, Needs, Parameter, Parameters
+from evomerge.strategies.merge.protocol import (
+    Apply,
+    Coefficients,
+    Evidence,
+    Method,
+    Mixture,
+    Needs,
+    Parameter,
+    Parameters,
+    Stage,
+    TensorContext,
+)
 
 ENTRY_POINTS = "evomerge.methods"
 """Group of entry points: each names a module, or something in it, whose import declares methods."""
@@ -30,7 +41,9 @@ def method(
     parameters: tuple[Parameter, ...],
     source: str,
     evidence: Evidence,
-    coefficients: Callable[[Parameters], Coefficients] | None = None,
+    coefficients: Callable[[TensorContext, Parameters], Coefficients] | None = None,
+    mixture: Mixture | None = None,
+    stages: Callable[[Parameters], tuple[Stage, ...]] | None = None,
 ) -> Callable[[Apply], Method]:
     """Return a decorator that turns a formula into a registered `Method`.
 
@@ -38,7 +51,7 @@ def method(
     """
 
     def declare(apply: Apply) -> Method:
-        declared = Method(name, title, needs, parameters, source, evidence, apply, coefficients)
+        declared = Method(name, title, needs, parameters, source, evidence, apply, coefficients, mixture, stages)
         known = _declared.get(name)
         if known is not None and _place(known.apply) != _place(apply):
             raise ValueError(

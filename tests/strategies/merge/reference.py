@@ -36,11 +36,17 @@ def slerp(start: Array, end: Array, t: float) -> Array:
     return (np.sin((1 - t) * omega) * start + np.sin(t * omega) * end) / np.sin(omega)
 
 
+def coarse(value: float) -> float:
+    """Return a number's magnitude with 8 significant bits, rounded half to even, as bfloat16 has it."""
+    fraction, exponent = np.frexp(abs(np.float32(value)))
+    return float(np.ldexp(np.round(float(fraction) * 256) / 256, int(exponent)))
+
+
 def trim(tau: Array, density: float) -> Array:
-    """Keep int(n * density) entries, at least one: by falling magnitude, then by rising index."""
+    """Keep int(n * density) entries, at least one: by falling magnitude as bfloat16 has it, then by rising index."""
     flat = tau.ravel()
     count = 0 if density == 0 or flat.size == 0 else max(1, int(flat.size * density))
-    ranked = sorted(range(flat.size), key=lambda index: (-abs(flat[index]), index))
+    ranked = sorted(range(flat.size), key=lambda index: (-coarse(flat[index]), index))
     kept = np.zeros_like(flat)
     for index in ranked[:count]:
         kept[index] = flat[index]
