@@ -112,13 +112,26 @@ def _recipe(name: str) -> "tuple[Recipe, Path]":
 def _root(file: Path, recipe: "Recipe") -> Path:
     """Return the folder that the relative paths of a recipe file count from.
 
-    That is the file's own folder, or else the nearest one above it in which a model of the recipe is found: an export
-    stands somewhere below the job that its recipe comes from.
+    That is the nearest to the file, its own folder first, from which all of the recipe's models are found: an export
+    stands somewhere below the job that its recipe comes from. Models that are in none of these folders do not count, as
+    they may be on the hub. Raises ConfigError where no one folder has the others all.
     """
     from evomerge.recipe.tree import sources
 
     above = file.absolute().parents
-    return next((root for root in above for source in sources(recipe) if (root / source.model).is_dir()), above[0])
+    names = dict.fromkeys(source.model for source in sources(recipe))
+    found = {root: [name for name in names if (root / Path(name).expanduser()).is_dir()] for root in above}
+    wanted = [name for name in names if any(name in there for there in found.values())]
+    for root, there in found.items():
+        if there == wanted:
+            return root
+    nearest = next(root for root, there in found.items() if there)
+    missing = next(name for name in wanted if name not in found[nearest])
+    elsewhere = next(root for root, there in found.items() if missing in there)
+    raise ConfigError(
+        f"{file}: its models are not all found from one folder: {found[nearest][0]} is in {nearest}, and {missing} is "
+        f"in {elsewhere}; put the file where one path leads to each, or write absolute paths"
+    )
 
 
 def export(

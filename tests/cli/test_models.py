@@ -80,6 +80,32 @@ def test_an_exports_recipe_is_found_its_models_by_the_folders_above_it_alone(
     assert command("merge", out / "recipe.yaml", tmp_path / "again").code == 0
 
 
+def test_an_exports_recipe_passes_by_a_folder_that_holds_only_some_of_its_models(
+    study: Path, finished: Path, tmp_path: Path, command: Command
+) -> None:
+    out = tmp_path / "near" / "out"
+    assert command("export", study, out).code == 0
+    shutil.copytree(finished / "models" / "two", tmp_path / "near" / "models" / "one")
+    shutil.copytree(finished / "models", tmp_path / "models")
+    assert command("merge", out / "recipe.yaml", tmp_path / "again").code == 0
+    assert same(tmp_path / "again", out)
+
+
+def test_a_recipe_whose_models_are_in_no_one_folder_is_refused(
+    study: Path, finished: Path, tmp_path: Path, command: Command
+) -> None:
+    out = tmp_path / "near" / "out"
+    assert command("export", study, out).code == 0
+    shutil.copytree(finished / "models" / "one", tmp_path / "near" / "models" / "one")
+    shutil.copytree(finished / "models" / "base", tmp_path / "models" / "base")
+    shutil.copytree(finished / "models" / "two", tmp_path / "models" / "two")
+    done = command("merge", out / "recipe.yaml", tmp_path / "again")
+    assert (done.code, done.out) == (78, "")
+    assert "its models are not all found from one folder" in done.err
+    assert f"models/one is in {tmp_path / 'near'}, and models/" in done.err
+    assert not (tmp_path / "again").exists()
+
+
 def test_an_exported_trial_has_the_weights_that_the_journal_has(study: Path, tmp_path: Path, command: Command) -> None:
     assert command("export", study, tmp_path / "out", "--trial", 2).code == 0
     written = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["recipe"]
