@@ -4,23 +4,29 @@ Composes the settings of the rooms into one model, from which the JSON schema co
 it with everything checked that can be checked without opening a model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.settings import LocalSettings
-from evomerge.recipe.reading import Document, read_yaml
+from evomerge.recipe.reading import Document, KeyPath, read_yaml, unknown_key
 from evomerge.recipe.settings import Settings
 from evomerge.recipe.spec import RecipeSettings, recipe_settings
-from evomerge.recipe.tree import Recipe, as_weights
+from evomerge.recipe.tree import Ensemble, Merge, Recipe, with_endpoints
+from evomerge.strategies.ensemble.registry import combiners
+from evomerge.strategies.ensemble.resolve import check_ensemble
 from evomerge.strategies.merge.registry import methods
 from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.baselines import has_holes
 from evomerge.study.limits import BudgetSettings
 from evomerge.tasks.settings import SplitSizes, TaskSettings
+
+EndpointName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 class ObjectiveSettings(Settings):
@@ -48,6 +54,8 @@ class JobSettings(Settings):
     """Name of the study and of its folder; the file's name if left out."""
     recipe: RecipeSettings
     """How models are combined, with holes where the search may choose."""
+    endpoints: dict[EndpointName, EndpointSettings] = Field(default_factory=dict[str, EndpointSettings])
+    """Models behind an API, by the names that an ensemble's members have for them."""
     tasks: list[TaskSettings] = Field(min_length=1)
     """What the models are to be good at."""
     splits: SplitSizes = SplitSizes()
@@ -73,6 +81,8 @@ class RecipeFile(Settings):
 
     recipe: RecipeSettings
     """How models are combined."""
+    endpoints: dict[EndpointName, EndpointSettings] = Field(default_factory=dict[str, EndpointSettings])
+    """Models behind an API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +96,17 @@ class Job:
 
     @property
     def template(self) -> Recipe:
-        """The recipe with its holes, sources as written."""
-        return self.settings.recipe.tree()
+        """The recipe with its holes, sources as written and endpoints with their fingerprints."""
+        return _known(self.settings.recipe.tree(), self.settings.endpoints)
 
 
 def load_job(path: Path) -> Job:
     """Read a job file. Raises ConfigError naming file, line and key for whatever is wrong with it."""
     document = read_yaml(path)
     settings = document.parse(JobSettings)
-    template = settings.recipe.tree()
-    try:
-        check(as_weights(template))
-    except RecipeProblem as problem:
-        raise document.error(("recipe", *problem.path), problem.sentence) from None
+    _check_recipe(document, settings.recipe.tree(), settings.endpoints, ("recipe",))
+    if settings.endpoints and "backend" in document.data:
+        raise document.error(("backend",), "an ensemble of endpoints is held nowhere, and has no backend; remove it")
     names = [task.name for task in settings.tasks]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -109,24 +117,64 @@ def load_job(path: Path) -> Job:
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe without holes: a file of its own, or a job's. Raises ConfigError naming file, line and key."""
+    return load_recipe_file(path)[0]
+
+
+def load_recipe_file(path: Path) -> tuple[Recipe, Mapping[str, EndpointSettings]]:
+    """Read a recipe without holes, and the endpoints that stand beside it. Raises ConfigError as `load_recipe` does."""
     document = read_yaml(path)
     inside = isinstance(document.data, dict) and "recipe" in document.data
-    recipe = (document.parse(RecipeFile).recipe if inside else document.parse(recipe_settings(document.data))).tree()
-    prefix = ("recipe",) if inside else ()
-    try:
-        check(as_weights(recipe))
-    except RecipeProblem as problem:
-        raise document.error((*prefix, *problem.path), problem.sentence) from None
+    file = document.parse(RecipeFile) if inside else RecipeFile(recipe=document.parse(recipe_settings(document.data)))
+    recipe, prefix = file.recipe.tree(), ("recipe",) if inside else ()
+    _check_recipe(document, recipe, file.endpoints, prefix)
     if has_holes(recipe):
         raise document.error(prefix, "it has holes; `evomerge run` searches for their values, a merge needs numbers")
-    return recipe
+    return _known(recipe, file.endpoints), file.endpoints
+
+
+def _check_recipe(
+    document: Document, recipe: Merge | Ensemble, endpoints: Mapping[str, EndpointSettings], prefix: KeyPath
+) -> None:
+    """Raise ConfigError, naming the key, for a recipe that cannot be, and for endpoints that do not fit it."""
+    try:
+        match recipe:
+            case Merge():
+                check(recipe)
+                asked: list[str] = []
+            case Ensemble():
+                check_ensemble(recipe)
+                asked = [item.recipe.name for item in recipe.members]
+    except RecipeProblem as problem:
+        raise document.error((*prefix, *problem.path), problem.sentence) from None
+    for index, name in enumerate(asked):
+        if name not in endpoints:
+            what = unknown_key(name, list(endpoints)).replace("key", "endpoint", 1)
+            where = "" if endpoints else "; name url and model of each under endpoints:"
+            raise document.error((*prefix, "members", index, "endpoint"), what.removesuffix("; remove it") + where)
+    for name in endpoints:
+        if name not in asked:
+            raise document.error(
+                ("endpoints", name),
+                "no member of the recipe asks this endpoint; add it to recipe.members, or remove it",
+            )
+
+
+def _known(recipe: Merge | Ensemble, endpoints: Mapping[str, EndpointSettings]) -> Recipe:
+    """Return the recipe, with the fingerprints of its endpoints put in."""
+    if isinstance(recipe, Merge):
+        return recipe
+    return with_endpoints(recipe, {name: settings.fingerprint for name, settings in endpoints.items()})
 
 
 def job_schema() -> dict[str, Any]:
-    """Return the JSON schema of a job, with the parameters of every method spelled out."""
+    """Return the JSON schema of a job, with the parameters of every method and combiner spelled out."""
     schema = JobSettings.model_json_schema(by_alias=True)
     definitions: dict[str, dict[str, Any]] = schema["$defs"]
-    for name, of in (("MergeSettings", "merge"), ("InputSettings", "input")):
+    owners = {
+        "MergeSettings": "merge", "InputSettings": "input",
+        "EnsembleSettings": "ensemble", "MemberSettings": "member",
+    }  # fmt: skip
+    for name, of in owners.items():
         definition = definitions[name]
         value = definition.pop("additionalProperties")
         for parameter, users, text in _parameters(of):
@@ -137,9 +185,9 @@ def job_schema() -> dict[str, Any]:
 
 
 def _parameters(of: str) -> list[tuple[str, list[str], str]]:
-    """Return each parameter's name, the methods that have it, and what it does."""
+    """Return each parameter's name, the methods or combiners that have it, and what it does."""
     found: dict[str, tuple[list[str], str]] = {}
-    for method in methods().values():
+    for method in (*methods().values(), *combiners().values()):
         for parameter in method.parameters:
             if parameter.of == of:
                 found.setdefault(parameter.name, ([], parameter.doc))[0].append(method.name)

@@ -1,9 +1,9 @@
 """The journal: everything a study must not lose, in one SQLite file.
 
 Events (asks, tells, decisions) are only ever appended and are read back in their order; scores belong to a recipe and
-an item, so that no answer is asked for twice. Writes are grouped and survive a killed process at every commit; only a
-power failure may take the last commits with it, and then the study goes on from the one before. One process writes at a
-time (see `lock`).
+an item, answers to a member of an ensemble and an item, so that no answer is asked for twice. Writes are grouped and
+survive a killed process at every commit; only a power failure may take the last commits with it, and then the study
+goes on from the one before. One process writes at a time (see `lock`).
 """
 
 import json
@@ -27,6 +27,11 @@ CREATE TABLE IF NOT EXISTS scores (
     recipe TEXT NOT NULL, task TEXT NOT NULL, split TEXT NOT NULL, item TEXT NOT NULL, score REAL, answer TEXT,
     PRIMARY KEY (recipe, task, split, item)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answers (
+    member TEXT NOT NULL, task TEXT NOT NULL, split TEXT NOT NULL, item TEXT NOT NULL,
+    text TEXT NOT NULL, finish TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    PRIMARY KEY (member, task, split, item)
+) WITHOUT ROWID;
 """
 
 
@@ -47,6 +52,17 @@ class ItemScore:
     item: str
     score: float | None
     answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAnswer:
+    """What one member of an ensemble answered to one item. There is none for a request that failed."""
+
+    item: str
+    text: str
+    finish: str = "stop"
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class Journal:
@@ -122,6 +138,24 @@ class Journal:
     def count_scores(self) -> int:
         """Return how many items have been scored, over all recipes."""
         return int(next(self._read("SELECT count(*) FROM scores"))[0])
+
+    def put_answer(self, member: str, task: str, split: str, answer: ItemAnswer) -> None:
+        """Keep what a member answered; an answer that is there already stays as it is."""
+        row = (answer.item, answer.text, answer.finish, answer.prompt_tokens, answer.completion_tokens)
+        self._write("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (member, task, split, *row))
+
+    def answers(self, member: str, task: str, split: str) -> dict[str, ItemAnswer]:
+        """Return the answers kept for a member, by item."""
+        rows = self._read(
+            "SELECT item, text, finish, prompt_tokens, completion_tokens FROM answers "
+            "WHERE member = ? AND task = ? AND split = ?",
+            (member, task, split),
+        )
+        return {row[0]: ItemAnswer(*row) for row in rows}
+
+    def count_answers(self) -> int:
+        """Return how many answers are kept, over all members."""
+        return int(next(self._read("SELECT count(*) FROM answers"))[0])
 
     def _begin(self) -> None:
         if not self._begun:
