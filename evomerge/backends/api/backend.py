@@ -66,7 +66,11 @@ class ApiBackend:
         name = recipe.name
         if name not in self._clients:
             self._clients[name] = Client(name, self._endpoints[name], self._keys[name], self._pace)
-        yield EndpointModel(self._clients[name], self._endpoints[name].max_in_flight)
+        model = EndpointModel(self._clients[name], self._endpoints[name].max_in_flight)
+        try:
+            yield model
+        finally:
+            await model.stop()
 
     async def close(self) -> None:
         """Close all connections. Calling it twice is harmless."""
@@ -76,10 +80,11 @@ class ApiBackend:
 
 
 class EndpointModel:
-    """One endpoint that can be asked."""
+    """One endpoint that can be asked, until `hold` is left."""
 
     def __init__(self, client: Client, width: int) -> None:
         self._client, self._width = client, width
+        self._workers: set[asyncio.Task[None]] = set()
 
     async def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
         """Answer the requests; yields (index, answer) as answers come. Raises ConfigError for likelihoods."""
@@ -87,23 +92,28 @@ class EndpointModel:
         if len(generated) < len(requests):
             raise ConfigError(NO_LIKELIHOODS)
         waiting = iter(enumerate(generated))
-        answered: asyncio.Queue[tuple[int, Answer] | BaseException] = asyncio.Queue()
-        workers = [asyncio.create_task(self._work(waiting, answered)) for _ in range(min(self._width, len(generated)))]
-        try:
-            for _ in generated:
-                found = await answered.get()
-                if isinstance(found, BaseException):
-                    raise found
-                yield found
-        finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+        answered: asyncio.Queue[tuple[int, Answer] | Exception] = asyncio.Queue()
+        for _ in range(min(self._width, len(generated))):
+            worker = asyncio.create_task(self._work(waiting, answered))
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+        for _ in generated:
+            found = await answered.get()
+            if isinstance(found, Exception):
+                raise found
+            yield found
+
+    async def stop(self) -> None:
+        """Cancel whatever is still asked."""
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
     async def _work(
         self,
         waiting: Iterator[tuple[int, Generate]],
-        answered: "asyncio.Queue[tuple[int, Answer] | BaseException]",
+        answered: "asyncio.Queue[tuple[int, Answer] | Exception]",
     ) -> None:
         for index, request in waiting:
             try:
