@@ -22,6 +22,7 @@ PHASES = {
     "search": "searching",
     "selection": "choosing the winner",
     "test": "testing the winner",
+    "export": "writing the model",
 }
 
 
@@ -83,7 +84,7 @@ class BarProgress(StudyObserver):
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._searching = name == "search"
-        self._task = self._progress.add_task(PHASES[name], total=items, words=self._words())
+        self._task = self._progress.add_task(PHASES[name], total=items or None, words=self._words())
 
     def answered(self, items: int) -> None:
         """Move the bar."""
@@ -129,7 +130,7 @@ class LineProgress(StudyObserver):
 
     def phase(self, name: str, items: int) -> None:
         """Say what begins."""
-        self._say(f"{PHASES[name]}: up to {items:,} items")
+        self._say(PHASES[name] + (f": up to {items:,} items" if items else ""))
 
     def answered(self, items: int) -> None:
         """Count."""

@@ -5,6 +5,7 @@ A model that is there already is left as it is; exports that were cut off are cl
 
 import asyncio
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from evomerge.backends.weights.export import export
@@ -19,10 +20,16 @@ PARTIAL = ".merged.*.partial"
 """Exports that were cut off, as glob finds them in a study's folder."""
 
 
-async def deliver(journal: Journal, store: WeightStore, winner: Contender, merged: Path, *, card: str) -> None:
-    """Write the winner's model to `merged`, unless it is there. In a thread, so that signals are heard meanwhile."""
+async def deliver(
+    journal: Journal, store: WeightStore, winner: Contender, merged: Path, *, card: str, begins: Callable[[], None]
+) -> None:
+    """Write the winner's model to `merged`, unless it is there; `begins` is called before something is written.
+
+    In a thread, so that signals are heard meanwhile.
+    """
     if journal.fact("exported") == winner.recipe_id and await asyncio.to_thread(merged.is_dir):
         return
+    begins()
     journal.set_fact("exported", None)
     journal.commit()
     await asyncio.to_thread(_write, store, winner.recipe, merged, card)

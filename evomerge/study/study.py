@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Coroutine
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +40,7 @@ class StudyObserver(Observer[Recipe]):
     """Is told how a study goes; does nothing by itself."""
 
     def phase(self, name: str, items: int) -> None:
-        """A phase begins in which at most `items` items are to be scored."""
+        """A phase begins in which at most `items` items are to be scored: none in the last, the export."""
 
     def answered(self, items: int) -> None:
         """That many more items have their scores."""
@@ -146,7 +147,8 @@ class _Run:
             elapsed=self.limits.elapsed,
             merged=merged,
         )
-        await deliver(self.journal, self.prepared.store, winner, merged, card=outcome.verdict)
+        begins = partial(self.observer.phase, "export", 0)
+        await deliver(self.journal, self.prepared.store, winner, merged, card=outcome.verdict, begins=begins)
         finish(self.journal, self.limits.elapsed)
         return outcome
 

@@ -47,10 +47,12 @@ def test_lines_of_the_comparisons_name_split_and_recipe(capsys: pytest.CaptureFi
         shown.phase("selection", 16)
         shown.compared("base", "select", Fitness(0.25, 0.1, 1.0, 8, {"sort": 0.25}))
         shown.compared("odd", "select", None)
+        shown.phase("export", 0)
     assert capsys.readouterr().err.splitlines() == [
         "choosing the winner: up to 16 items",
         "select: base 0.2500",
         "select: odd failed",
+        "writing the model",
     ]
 
 
@@ -93,6 +95,13 @@ def test_each_phase_has_a_bar_of_its_own() -> None:
             shown.answered(4)
             [task] = shown._progress.tasks
             assert (task.completed, task.total) == (4, 10)
+
+
+def test_a_bar_without_items_is_never_full() -> None:
+    with BarProgress(Console(file=io.StringIO(), width=120, force_terminal=True), 3) as shown:
+        shown.phase("export", 0)
+        [task] = shown._progress.tasks
+        assert (task.total, task.finished) == (None, False)
 
 
 def test_what_is_no_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:

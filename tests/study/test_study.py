@@ -23,7 +23,7 @@ from evomerge.study.prepare import Prepared, prepare
 from evomerge.study.reopen import reopen
 from evomerge.study.result import Outcome
 from evomerge.study.status import read_status
-from evomerge.study.study import Stopped, Study
+from evomerge.study.study import Stopped, Study, StudyObserver
 from evomerge.tasks.settings import Split
 from evomerge.tasks.task import Task
 from tests.support.commands import JOB, write_family
@@ -254,6 +254,28 @@ def test_signals_are_heard_while_weights_are_read_and_written(
     monkeypatch.setattr("evomerge.study.deliver.export", blocking)
     asyncio.run(study())
     assert heard == [True, True]
+
+
+def test_the_writing_of_the_model_is_told_where_there_is_something_to_write(family: Path, tmp_path: Path) -> None:
+    class Phases(StudyObserver):
+        def phase(self, name: str, items: int) -> None:
+            told.append((name, items))
+
+    def run_again() -> Path:
+        ready = prepared(family)
+        backend = LocalBackend(ready.job.settings.backend, ready.store)
+        return asyncio.run(Study(ready, tmp_path / "study", backend, Phases()).run()).merged
+
+    told: list[tuple[str, int]] = []
+    merged = run_again()
+    assert [name for name, _ in told] == ["baselines", "search", "selection", "test", "export"]
+    assert told[-1] == ("export", 0)
+    told.clear()
+    run_again()
+    assert ("export", 0) not in told
+    shutil.rmtree(merged)
+    run_again()
+    assert told[-1] == ("export", 0)
 
 
 def test_a_finished_study_writes_no_more_events(family: Path, tmp_path: Path) -> None:
