@@ -77,6 +77,7 @@ docs: $(STAMPS)/dev  ## write the pages that come from the code: docs/reference.
 bench: export OMP_NUM_THREADS = 1
 bench: $(STAMPS)/dev  ## measure what the documentation claims
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+	@echo "== benchmarks/search/strategies.py"; $(BIN)/python -m benchmarks.search.strategies
 
 .PHONY: bench-merge
 bench-merge: $(STAMPS)/dev $(MERGEKIT)/.stamps/mergekit  ## measure merging beside mergekit, peft and a plain pass over the bytes
