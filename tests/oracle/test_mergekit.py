@@ -1,0 +1,214 @@
+"""mergekit as an oracle: what both can merge comes out the same, and where it does not, the difference has a name.
+
+mergekit computes here in float32, as we do, so that only formulas are compared; it runs in an environment of its own
+(`.venv-mergekit`), once for all tests. Results are compared within one unit in the last place of bf16.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from evomerge.backends.weights.export import export
+from evomerge.backends.weights.store import WeightStore
+from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Source
+from tests.oracle.cases import BELOW_ZERO, CASES, DIFFERENT, IN_BF16, RANDOM, UNBIASED, Case
+from tests.oracle.families import Family, Tensors, write_families
+from tests.support.require import require
+
+MOST_SPLIT = 0.3
+"""Largest share of a model's elements that ties may decide, for the rest to say something."""
+
+BLOCKS = 50
+"""Parts of a model over which a statistic's own spread is taken."""
+
+DRIVER = Path(__file__).with_name("driver.py")
+
+
+def key(case: Case, family: str) -> str:
+    return f"{case.name} {family}".replace(",", "").replace(" ", "-")
+
+
+def each(cases: tuple[Case, ...]) -> list[object]:
+    return [pytest.param(case, family, id=key(case, family)) for case in cases for family in case.families]
+
+
+def by_role(family: Family) -> Merge:
+    weight = ByGroup({"attention": 0.3, "mlp": Gradient((0.2, 0.9, 0.5)), "rest": 0.7})
+    inputs = (Input(Source(str(family.experts[0])), {"weight": weight}), Input(Source(str(family.experts[1]))))
+    per = Per(groups=("attention", "mlp", "rest"))
+    return Merge("task_arithmetic", inputs, Source(str(family.base)), {"scale": 0.6}, per=per)
+
+
+def by_layers(family: Family) -> Merge:
+    weight = ByGroup({"embeddings": 0.1, "layers_0": 0.4, "layers_1": 0.9, "head": 0.2})
+    inputs = tuple(Input(Source(str(expert)), {"weight": weight, "density": 1.0}) for expert in family.experts)
+    return Merge("ties", inputs, Source(str(family.base)), {"merge_func": "mean"}, per=Per(layers=2))
+
+
+def along_depth(family: Family) -> Merge:
+    t = ByGroup({"attention": Gradient((0.0, 0.8)), "rest": 0.5})
+    inputs = (Input(Source(str(family.experts[0]))),)
+    return Merge("slerp", inputs, Source(str(family.base)), {"t": t}, per=Per(groups=("attention", "rest")))
+
+
+def without_base(family: Family) -> Merge:
+    inputs = tuple(Input(Source(str(expert)), {"weight": Gradient((0.2, 1.0))}) for expert in family.experts)
+    return Merge("linear", inputs)
+
+
+EXPORTED: Mapping[str, Callable[[Family], Merge]] = {
+    made.__name__: made for made in (by_role, by_layers, along_depth, without_base)
+}
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """The families, what mergekit made of them, and what we exported."""
+
+    folder: Path
+    families: Mapping[str, Family]
+    exports: Path
+
+    def merged(self, name: str) -> Tensors:
+        error = self.folder / f"{name}.error"
+        assert not error.exists(), error.read_text(encoding="utf-8")
+        return load_file(self.folder / name / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
+    python = require("mergekit")
+    families = write_families(tmp_path_factory.mktemp("families"))
+    folder, exports = tmp_path_factory.mktemp("mergekit"), tmp_path_factory.mktemp("exports")
+    for case in (*CASES, *RANDOM, *DIFFERENT):
+        for name in case.families:
+            config = case.config(families[name])
+            (folder / f"{key(case, name)}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    for name, made in EXPORTED.items():
+        store = WeightStore()
+        export(store, store.resolve(made(families["odd"]), Path.cwd()), exports / name)
+        shutil.copy(exports / name / "mergekit.yaml", folder / f"{name}.yaml")
+    done = subprocess.run([str(python), str(DRIVER), str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Oracle(folder, families, exports)
+
+
+def merged(case: Case, family: Family) -> Tensors:
+    """What evomerge makes of a case."""
+    pairs = zip(family.experts, case.models, strict=False)
+    inputs = tuple(Input(Source(str(expert)), params) for expert, params in pairs)
+    base = Source(str(family.base)) if case.base else None
+    store = WeightStore()
+    recipe = store.resolve(Merge(case.method, inputs, base, case.params, seed=1), Path.cwd())
+    store.check(recipe)
+    return dict(store.tensors(recipe))
+
+
+def off(ours: torch.Tensor, theirs: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """Where two results differ by more than one unit in the last place of the larger of base and result."""
+    larger = torch.stack([ours.double(), theirs.double(), base.double()]).abs().amax(0)
+    unit = torch.ldexp(torch.ones_like(larger), torch.frexp(larger).exponent.clamp(min=-125) - 8)
+    return ~((ours.double() - theirs.double()).abs() <= unit)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One tensor of a merge: ours, theirs, the base's, and the task vectors of the experts that were merged."""
+
+    name: str
+    ours: torch.Tensor
+    theirs: torch.Tensor
+    base: torch.Tensor
+    deltas: list[torch.Tensor]
+
+
+def compared(oracle: Oracle, case: Case, name: str) -> Iterator[Compared]:
+    family = oracle.families[name]
+    ours, theirs = merged(case, family), oracle.merged(key(case, name))
+    assert ours.keys() == theirs.keys()
+    base, *experts = (load_file(folder / "model.safetensors") for folder in (family.base, *family.experts))
+    for tensor, own in ours.items():
+        assert own.dtype == theirs[tensor].dtype
+        deltas = [expert[tensor].float() - base[tensor].float() for expert in experts[: len(case.models)]]
+        yield Compared(tensor, own, theirs[tensor], base[tensor], deltas)
+
+
+@pytest.mark.parametrize(("case", "name"), each(CASES))
+def test_a_merge_is_the_same(oracle: Oracle, case: Case, name: str) -> None:
+    elements = split = 0
+    for tensor in compared(oracle, case, name):
+        wrong = off(tensor.ours, tensor.theirs, tensor.base)
+        if case.split is not None:
+            doubtful = case.split(tensor.deltas, case.models)
+            split += int(doubtful.sum())
+            wrong &= ~doubtful
+        elements += wrong.numel()
+        assert not wrong.any(), f"{tensor.name}: {tensor.ours[wrong][:5]} and {tensor.theirs[wrong][:5]}"
+    assert split <= MOST_SPLIT * elements
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_the_mergekit_yaml_of_an_export_gives_the_tensors_of_the_export(oracle: Oracle, name: str) -> None:
+    ours, theirs = load_file(oracle.exports / name / "model.safetensors"), oracle.merged(name)
+    base = load_file(oracle.families["odd"].base / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for tensor, own in ours.items():
+        assert own.dtype == theirs[tensor].dtype
+        assert not off(own, theirs[tensor], base[tensor]).any(), tensor
+
+
+def statistics(change: torch.Tensor, tensor: Compared) -> torch.Tensor:
+    """What can be told of a change without its mask, for blocks of a tensor: an array of blocks x statistics."""
+    strong = (tensor.deltas[0].abs() > tensor.deltas[0].abs().median(dim=-1, keepdim=True).values).double()
+    whole = torch.stack(tensor.deltas).sum(0)
+    terms = (change == 0, (change == 0) * strong, change, change.abs(), change * whole, *(change * tensor.deltas[0],))
+    return torch.stack([torch.stack([part.double().mean() for part in term.flatten().chunk(BLOCKS)]) for term in terms])
+
+
+@pytest.mark.parametrize(("case", "name"), each(RANDOM))
+def test_random_merges_have_the_same_statistics(oracle: Oracle, case: Case, name: str) -> None:
+    apart = [
+        statistics(tensor.ours - tensor.base, tensor) - statistics(tensor.theirs - tensor.base, tensor)
+        for tensor in compared(oracle, case, name)
+        if tensor.base.numel() > 100 * BLOCKS
+    ]
+    blocks = torch.cat(apart, dim=1)
+    error = blocks.std(dim=1) / blocks.shape[1] ** 0.5
+    assert (error > 0).all()
+    assert (blocks.mean(dim=1).abs() <= 5 * error).all(), f"{blocks.mean(dim=1) / error} standard errors apart"
+
+
+def test_a_weight_below_zero_unlearns_where_mergekit_divides_the_sign_away(oracle: Oracle) -> None:
+    for tensor in compared(oracle, BELOW_ZERO, "odd"):
+        (delta,) = tensor.deltas
+        assert not off(tensor.ours, (tensor.base.float() - delta).bfloat16(), tensor.base).any()
+        assert not off(tensor.theirs, (tensor.base.float() + delta).bfloat16(), tensor.base).any()
+
+
+def test_what_dare_keeps_is_divided_by_the_density_where_mergekit_keeps_the_sum_of_magnitudes(oracle: Oracle) -> None:
+    for tensor in compared(oracle, UNBIASED, "large"):
+        (delta,) = tensor.deltas
+        if delta.dim() == 1:
+            continue
+        for result, unbiased in ((tensor.ours, True), (tensor.theirs, False)):
+            kept = result != tensor.base
+            wanted = 1 / 0.4 if unbiased else float(delta.abs().sum() / delta[kept].abs().sum())
+            factor = ((result - tensor.base)[kept] / delta[kept]).median()
+            assert float(factor) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_signs_are_elected_in_float32_where_mergekit_rounds_to_what_the_user_asked_for(oracle: Oracle) -> None:
+    wrong = elements = 0
+    for tensor in compared(oracle, IN_BF16, "odd"):
+        wrong += int(off(tensor.ours, tensor.theirs, tensor.base).sum())
+        elements += tensor.base.numel()
+    assert wrong > elements / 1000
