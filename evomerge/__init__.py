@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from evomerge.recipe.groups import Layout
     from evomerge.recipe.holes import Hole
     from evomerge.recipe.space import Gene, Space
-    from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Recipe, Source, recipe_id, to_plain
+    from evomerge.recipe.tree import Input, Merge, Per, Recipe, Source, recipe_id, to_plain
+    from evomerge.recipe.values import ByGroup, Gradient
     from evomerge.study.fitness import Fitness, Interval
     from evomerge.study.job import Job, load_job, load_recipe
     from evomerge.study.loop import Trial

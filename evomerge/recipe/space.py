@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from evomerge.recipe.groups import Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import ByGroup, Ensemble, Gradient, Input, Member, Merge
+from evomerge.recipe.tree import Ensemble, Input, Member, Merge
+from evomerge.recipe.values import ByGroup, Gradient
 
 T = TypeVar("T")
 Vector = tuple[float, ...]

@@ -11,19 +11,8 @@ from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from evomerge.recipe.holes import Hole, Scalar
 from evomerge.recipe.settings import Settings
-from evomerge.recipe.tree import (
-    ByGroup,
-    Endpoint,
-    Ensemble,
-    Gradient,
-    Input,
-    Member,
-    Merge,
-    Per,
-    Source,
-    Value,
-    WeightRecipe,
-)
+from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Per, Source, WeightRecipe
+from evomerge.recipe.values import ByGroup, Gradient, Value
 
 HOLE_KEYS = frozenset({"low", "high", "choices", "log", "int", "name", "when", "start"})
 

@@ -10,40 +10,22 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Hole
+from evomerge.recipe.values import (
+    ByGroup,
+    Gradient,  # noqa: F401  # still imported from here
+    Params,
+    Value,
+    is_open,
+    params_to_canonical,
+    params_to_plain,
+    value_to_plain,
+)
 
-Scalar = float | int | str | bool
-
-
-@dataclass(frozen=True, slots=True)
-class Gradient:
-    """A value that changes over depth: piecewise linear through `points`, from the first layer (0) to the last (1)."""
-
-    points: tuple["float | int | Hole", ...]
-
-    def at(self, depth: float) -> float:
-        """Return the value at `depth` in [0, 1]."""
-        values = [float(point) for point in self.points if not isinstance(point, Hole)]
-        if len(values) != len(self.points):
-            raise ValueError("a gradient with holes has no values yet")
-        position = min(max(depth, 0.0), 1.0) * (len(values) - 1)
-        lower = min(int(position), len(values) - 1)
-        upper = min(lower + 1, len(values) - 1)
-        return values[lower] + (values[upper] - values[lower]) * (position - lower)
-
-
-@dataclass(frozen=True, slots=True)
-class ByGroup:
-    """One value for each group of tensors (see `Merge.per`)."""
-
-    values: Mapping[str, "Scalar | Gradient | Hole"]
-
-
-Value = Scalar | Gradient | ByGroup | Hole
-Params = Mapping[str, Value]
+Dtype = Literal["base", "float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +74,19 @@ class Input:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """How the outermost merge or stack is written.
+
+    `dtype` is the float type of its tensors: that of the base where left out, or `base`; naming one asks for a whole
+    checkpoint where the merge could stay an adapter. `tokenizer` is there for models whose vocabularies differ: that
+    of the base, of one of the models, or the union of all.
+    """
+
+    dtype: Dtype | None = None
+    tokenizer: "Source | Literal['base', 'union'] | None" = None
+
+
+@dataclass(frozen=True, slots=True)
 class Merge:
     """Combine `inputs` (and `base`, where the method has one) with a method, tensor by tensor.
 
@@ -107,6 +102,34 @@ class Merge:
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
     seed: int = 0
     refactor: int | None = None
+    result: Result = Result()
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Consecutive layers of a model, with everything in them.
+
+    `layers` counts from 0 and ends before its second number; None takes all. `scale` multiplies what each of these
+    layers adds to the stream between layers: at 0 they change nothing.
+    """
+
+    recipe: "WeightRecipe"
+    layers: tuple[int, int] | None = None
+    scale: "float | int | Hole" = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Put the layers of slices one upon the other.
+
+    What stands outside the layers is that of `base`, or of the first slice's model; with `head: last`, what comes after
+    the layers (the final norm, the output head) is that of the last slice's model.
+    """
+
+    slices: tuple[Slice, ...]
+    base: "WeightRecipe | None" = None
+    head: Literal["base", "last"] = "base"
+    result: Result = Result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +149,7 @@ class Ensemble:
     params: Params = field(default_factory=dict[str, Value])
 
 
-WeightRecipe = Source | Merge
+WeightRecipe = Source | Merge | Stack
 """Recipes that become weights: what a merge can take in, and what a backend for weights can hold."""
 
 Recipe = WeightRecipe | Endpoint | Ensemble
@@ -135,10 +158,29 @@ Recipe = WeightRecipe | Endpoint | Ensemble
 def as_weights(recipe: Recipe) -> WeightRecipe:
     """Return the recipe, which must be one that becomes weights. Raises ConfigError for one that only answers."""
     match recipe:
-        case Source() | Merge():
+        case Source() | Merge() | Stack():
             return recipe
         case Endpoint() | Ensemble():
             raise ConfigError("this recipe asks models for answers, and has no weights; use `evomerge run` or `eval`")
+
+
+def children(recipe: WeightRecipe) -> "Iterator[tuple[tuple[str | int, ...], WeightRecipe]]":
+    """Yield the recipes that a recipe is made of, base first, each with its keys in what `to_plain` writes."""
+    if isinstance(recipe, Source):
+        return
+    if recipe.base is not None:
+        yield ("base",), recipe.base
+    if isinstance(recipe, Merge):
+        for index, item in enumerate(recipe.inputs):
+            yield ("models", index, "model"), item.recipe
+    else:
+        for index, item in enumerate(recipe.slices):
+            yield ("stack", index, "model"), item.recipe
+
+
+def result_of(recipe: WeightRecipe) -> Result:
+    """Return how a recipe is written where it is the outermost."""
+    return Result() if isinstance(recipe, Source) else recipe.result
 
 
 def sources(recipe: Recipe) -> Iterator[Source]:
@@ -146,26 +188,27 @@ def sources(recipe: Recipe) -> Iterator[Source]:
     match recipe:
         case Source():
             yield recipe
-        case Merge():
-            if recipe.base is not None:
-                yield from sources(recipe.base)
-            for item in recipe.inputs:
-                yield from sources(item.recipe)
+        case Merge() | Stack():
+            for _, child in children(recipe):
+                yield from sources(child)
         case Endpoint() | Ensemble():
             return
 
 
 def with_sources(recipe: WeightRecipe, known: Mapping[Source, Source]) -> WeightRecipe:
     """Return the recipe with every source replaced by what `known` has for it."""
-    match recipe:
-        case Source():
-            return known.get(recipe, recipe)
-        case Merge():
-            return replace(
-                recipe,
-                base=None if recipe.base is None else with_sources(recipe.base, known),
-                inputs=tuple(replace(item, recipe=with_sources(item.recipe, known)) for item in recipe.inputs),
-            )
+    if isinstance(recipe, Source):
+        return known.get(recipe, recipe)
+    base = None if recipe.base is None else with_sources(recipe.base, known)
+    tokenizer = recipe.result.tokenizer
+    if isinstance(tokenizer, Source):
+        tokenizer = known.get(tokenizer, tokenizer)
+    result = replace(recipe.result, tokenizer=tokenizer)
+    if isinstance(recipe, Merge):
+        inputs = tuple(replace(item, recipe=with_sources(item.recipe, known)) for item in recipe.inputs)
+        return replace(recipe, base=base, inputs=inputs, result=result)
+    slices = tuple(replace(item, recipe=with_sources(item.recipe, known)) for item in recipe.slices)
+    return replace(recipe, base=base, slices=slices, result=result)
 
 
 def with_endpoints(recipe: Ensemble, fingerprints: Mapping[str, str]) -> Ensemble:
@@ -195,22 +238,21 @@ def to_plain(recipe: Recipe) -> dict[str, Any]:
             return plain
         case Merge():
             return _merge_to_plain(recipe)
+        case Stack():
+            return _stack_to_plain(recipe)
         case Endpoint():
             return {"endpoint": recipe.name}
         case Ensemble():
-            members = [to_plain(item.recipe) | _params(item.params) for item in recipe.members]
-            return {"combine": _value_to_plain(recipe.combiner), "members": members} | _params(recipe.params)
+            members = [to_plain(item.recipe) | params_to_plain(item.params) for item in recipe.members]
+            return {"combine": value_to_plain(recipe.combiner), "members": members} | params_to_plain(recipe.params)
 
 
 def _merge_to_plain(merge: Merge) -> dict[str, Any]:
-    plain: dict[str, Any] = {"method": _value_to_plain(merge.method)}
+    plain: dict[str, Any] = {"method": value_to_plain(merge.method)}
     if merge.base is not None:
         plain["base"] = _model_to_plain(merge.base)
-    plain["models"] = [
-        {"model": _model_to_plain(item.recipe)} | {key: _value_to_plain(value) for key, value in item.params.items()}
-        for item in merge.inputs
-    ]
-    plain |= {key: _value_to_plain(value) for key, value in merge.params.items()}
+    plain["models"] = [_input_to_plain(item) for item in merge.inputs]
+    plain |= params_to_plain(merge.params)
     if not merge.per.trivial:
         plain["per"] = _per_to_plain(merge.per)
     if merge.groups:
@@ -219,7 +261,54 @@ def _merge_to_plain(merge: Merge) -> dict[str, Any]:
         plain["seed"] = merge.seed
     if merge.refactor is not None:
         plain["refactor"] = {"rank": merge.refactor}
+    return plain | _result_to_plain(merge.result)
+
+
+def _input_to_plain(item: Input) -> dict[str, Any]:
+    written = _model_to_plain(item.recipe)
+    part = {"model": written} if not _is_part(item.recipe) or isinstance(written, str) else written
+    return part | params_to_plain(item.params)
+
+
+def _stack_to_plain(stack: Stack) -> dict[str, Any]:
+    """Return a stack as written; layers of one model, and nothing else, are that model with its layers."""
+    if _is_part(stack):
+        return _slice_to_plain(stack.slices[0])
+    plain: dict[str, Any] = {"stack": [_slice_to_plain(item) for item in stack.slices]}
+    if stack.base is not None:
+        plain["base"] = _model_to_plain(stack.base)
+    if stack.head != "base":
+        plain["head"] = stack.head
+    return plain | _result_to_plain(stack.result)
+
+
+def _slice_to_plain(item: Slice) -> dict[str, Any]:
+    plain: dict[str, Any] = {"model": _model_to_plain(item.recipe)}
+    if item.layers is not None:
+        plain["layers"] = list(item.layers)
+    if item.scale != 1:
+        plain["scale"] = value_to_plain(item.scale)
     return plain
+
+
+def _is_part(recipe: "WeightRecipe") -> bool:
+    """Return whether a recipe is layers of a model and nothing else."""
+    if not isinstance(recipe, Stack) or len(recipe.slices) != 1:
+        return False
+    only = recipe.slices[0]
+    plain = Stack((Slice(only.recipe, only.layers),))
+    return only.layers is not None and recipe == plain
+
+
+def _result_to_plain(result: Result) -> dict[str, Any]:
+    plain: dict[str, Any] = {} if result.dtype is None else {"dtype": result.dtype}
+    match result.tokenizer:
+        case None:
+            return plain
+        case Source(model=model, revision=revision):
+            return plain | {"tokenizer": {"source": model} | ({} if revision is None else {"revision": revision})}
+        case word:
+            return plain | {"tokenizer": {"source": word}}
 
 
 def _model_to_plain(recipe: Recipe) -> str | dict[str, Any]:
@@ -236,18 +325,6 @@ def _per_to_plain(per: Per) -> Any:
     return {"layers": per.layers} | ({"groups": list(per.groups)} if per.groups else {})
 
 
-def _value_to_plain(value: Value) -> Any:
-    match value:
-        case Hole():
-            return value.to_plain()
-        case Gradient():
-            return [_value_to_plain(point) for point in value.points]
-        case ByGroup():
-            return {name: _value_to_plain(item) for name, item in value.values.items()}
-        case _:
-            return value
-
-
 def _canonical(node: Recipe) -> Any:
     """Return the tree for hashing: no paths, no defaults that may be written or left out, numbers by value.
 
@@ -260,39 +337,47 @@ def _canonical(node: Recipe) -> Any:
             )
         case Merge():
             plain = {
-                "method": _value_to_plain(node.method),
+                "method": value_to_plain(node.method),
                 "base": None if node.base is None else _canonical(node.base),
-                "inputs": [[_canonical(item.recipe), _numbers(_params(item.params))] for item in node.inputs],
-                "params": _numbers(_params(node.params)),
+                "inputs": [
+                    [_canonical(item.recipe), _numbers(params_to_canonical(item.params))] for item in node.inputs
+                ],
+                "params": _numbers(params_to_canonical(node.params)),
                 "seed": node.seed,
                 "refactor": node.refactor,
             }
             if _uses_groups(node):
                 plain["per"] = _per_to_plain(node.per)
                 plain["groups"] = [[name, list(patterns)] for name, patterns in node.groups.items()]
-            return plain
+            return plain | _canonical_result(node.result)
+        case Stack():
+            slices = [
+                [_canonical(item.recipe), item.layers, _numbers(value_to_plain(item.scale))] for item in node.slices
+            ]
+            plain = {"stack": slices, "base": None if node.base is None else _canonical(node.base), "head": node.head}
+            return plain | _canonical_result(node.result)
         case Endpoint():
             return {"endpoint": node.fingerprint or node.name}
         case Ensemble():
             return {
-                "combiner": _value_to_plain(node.combiner),
-                "members": [[_canonical(item.recipe), _numbers(_params(item.params))] for item in node.members],
-                "params": _numbers(_params(node.params)),
+                "combiner": value_to_plain(node.combiner),
+                "members": [
+                    [_canonical(item.recipe), _numbers(params_to_canonical(item.params))] for item in node.members
+                ],
+                "params": _numbers(params_to_canonical(node.params)),
             }
 
 
-def _params(params: Params) -> dict[str, Any]:
-    return {key: _value_to_plain(value) for key, value in params.items()}
+def _canonical_result(result: Result) -> dict[str, Any]:
+    tokenizer = _canonical(result.tokenizer) if isinstance(result.tokenizer, Source) else result.tokenizer
+    known = {"dtype": result.dtype, "tokenizer": tokenizer}
+    return {key: value for key, value in known.items() if value is not None}
 
 
 def _uses_groups(merge: Merge) -> bool:
     """Return whether groups decide anything: a value by group, or a hole that becomes one gene a group."""
     values = [*merge.params.values(), *(value for item in merge.inputs for value in item.params.values())]
-    return any(
-        isinstance(value, ByGroup | Hole)
-        or (isinstance(value, Gradient) and any(isinstance(point, Hole) for point in value.points))
-        for value in values
-    )
+    return any(isinstance(value, ByGroup) or is_open(value) for value in values)
 
 
 def _numbers(node: Any) -> Any:

@@ -10,20 +10,8 @@ from pathlib import PurePath
 from typing import Literal
 
 from evomerge.recipe.holes import Hole
-from evomerge.recipe.tree import (
-    ByGroup,
-    Endpoint,
-    Ensemble,
-    Gradient,
-    Input,
-    Member,
-    Merge,
-    Params,
-    Recipe,
-    Source,
-    Value,
-    WeightRecipe,
-)
+from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Recipe, Source, WeightRecipe
+from evomerge.recipe.values import ByGroup, Gradient, Params, Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Recipe, Source, recipe_id
+from evomerge.recipe.tree import Input, Merge, Per, Recipe, Source, recipe_id
+from evomerge.recipe.values import ByGroup, Gradient
 
 LAYOUT = Layout(
     (

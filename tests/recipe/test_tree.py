@@ -11,20 +11,18 @@ from evomerge.recipe.holes import Hole
 from evomerge.recipe.reading import parse_yaml
 from evomerge.recipe.spec import MergeSettings
 from evomerge.recipe.tree import (
-    ByGroup,
-    Gradient,
     Input,
     Merge,
     Per,
     Recipe,
     Source,
-    Value,
     WeightRecipe,
     recipe_id,
     sources,
     to_plain,
     with_sources,
 )
+from evomerge.recipe.values import ByGroup, Gradient, Value
 
 A, B = Source("a", fingerprint="aa"), Source("b", fingerprint="bb")
 RECIPES: list[WeightRecipe] = [

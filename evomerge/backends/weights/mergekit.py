@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from evomerge.recipe.groups import KNOWN_GROUPS, Grouping, Layout, layer_of
-from evomerge.recipe.tree import ByGroup, Gradient, Merge, Source, Value, WeightRecipe
+from evomerge.recipe.tree import Merge, Source, WeightRecipe
+from evomerge.recipe.values import ByGroup, Gradient, Value
 from evomerge.strategies.merge.registry import get
 
 _DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}

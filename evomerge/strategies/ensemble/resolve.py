@@ -10,7 +10,8 @@ from typing import Literal
 
 from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import ByGroup, Ensemble, Gradient, Params
+from evomerge.recipe.tree import Ensemble
+from evomerge.recipe.values import ByGroup, Gradient, Params
 from evomerge.strategies.ensemble.protocol import Combiner, CombinerParameters
 from evomerge.strategies.ensemble.registry import get
 from evomerge.strategies.merge.protocol import Parameter

@@ -16,7 +16,8 @@ from typing import Literal
 from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import ByGroup, Gradient, Merge, Params, Value, WeightRecipe
+from evomerge.recipe.tree import Merge, WeightRecipe
+from evomerge.recipe.values import ByGroup, Gradient, Params, Value
 from evomerge.strategies.merge.protocol import Method, Parameter, Parameters
 from evomerge.strategies.merge.registry import get, nearest
 

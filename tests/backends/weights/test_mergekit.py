@@ -7,7 +7,8 @@ import yaml
 
 from evomerge.backends.weights.mergekit import NotExpressible, to_mergekit
 from evomerge.recipe.groups import Grouping, Layout, layer_of
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Source, WeightRecipe
+from evomerge.recipe.tree import Input, Merge, Per, Source, WeightRecipe
+from evomerge.recipe.values import ByGroup, Gradient
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
 

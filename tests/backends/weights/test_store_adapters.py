@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError, ConfigError, SourceError
-from evomerge.recipe.tree import ByGroup, Input, Merge, Per, Source, WeightRecipe, sources
+from evomerge.recipe.tree import Input, Merge, Per, Source, WeightRecipe, sources
+from evomerge.recipe.values import ByGroup
 from tests.backends.weights.family import Copy, Zoo, edit_json
 
 WEIGHTS = (0.5, -0.75, 1.5)

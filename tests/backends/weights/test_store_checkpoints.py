@@ -12,7 +12,8 @@ from evomerge.backends.weights.artifact import CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import layer_of
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Source, sources
+from evomerge.recipe.tree import Input, Merge, Per, Source, sources
+from evomerge.recipe.values import ByGroup, Gradient
 from tests.backends.weights.family import Copy, Zoo, edit_tensors
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evomerge.recipe.tree import Input, Merge, Scalar, Source
+from evomerge.recipe.tree import Input, Merge, Source
+from evomerge.recipe.values import Scalar
 from evomerge.strategies.merge.protocol import Parameters, TensorContext
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from evomerge.recipe.tree import Scalar
+from evomerge.recipe.values import Scalar
 from tests.strategies.merge import reference
 from tests.strategies.merge.reference import Array
 from tests.strategies.merge.support import TENSOR, apply, array

@@ -5,7 +5,8 @@ import pytest
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Params, Per, Source, Value, WeightRecipe
+from evomerge.recipe.tree import Input, Merge, Per, Source, WeightRecipe
+from evomerge.recipe.values import ByGroup, Gradient, Params, Value
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import RecipeProblem, check, check_merge, dotted, parameters_for
 
