@@ -211,6 +211,17 @@ def with_sources(recipe: WeightRecipe, known: Mapping[Source, Source]) -> Weight
     return replace(recipe, base=base, slices=slices, result=result)
 
 
+def asked_of(recipe: Recipe) -> tuple[Endpoint, ...]:
+    """Return the endpoints that a recipe asks, each once and in their order."""
+    match recipe:
+        case Endpoint():
+            return (recipe,)
+        case Ensemble():
+            return tuple(dict.fromkeys(item.recipe for item in recipe.members))
+        case _:
+            return ()
+
+
 def with_endpoints(recipe: Ensemble, fingerprints: Mapping[str, str]) -> Ensemble:
     """Return the ensemble with the fingerprint of every endpoint put in, by its name."""
     known = (
