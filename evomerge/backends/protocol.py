@@ -16,10 +16,14 @@ from evomerge.recipe.tree import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """How a recipe will be held: in words for a person, with the memory it takes."""
+    """How a recipe will be held: in words for a person, with the memory it takes.
+
+    `dtype` is what its model computes in, where that can be known: scores of two dtypes do not mix.
+    """
 
     summary: str
     memory_bytes: int
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

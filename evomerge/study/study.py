@@ -28,6 +28,7 @@ from evomerge.study.journal import Journal, elapsed
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.lock import locked
 from evomerge.study.loop import BACKEND_ATTEMPTS, Observer, Search
+from evomerge.study.precision import check_dtype
 from evomerge.study.prepare import Prepared, check_unchanged
 from evomerge.study.result import Contender, Outcome, rows
 from evomerge.tasks.settings import Split
@@ -82,6 +83,8 @@ class Study:
             self._identify(journal)
             work = _Run(self, journal)
             try:
+                typical = self.prepared.space.decode(self.prepared.space.start)
+                await check_dtype(str(self.folder), typical, self.backend, journal)
                 return await work.run()
             finally:
                 work.keep_time()

@@ -278,6 +278,23 @@ def test_the_writing_of_the_model_is_told_where_there_is_something_to_write(fami
     assert told[-1] == ("export", 0)
 
 
+def test_scores_of_two_dtypes_do_not_mix(family: Path, tmp_path: Path) -> None:
+    def computing_in(dtype: str, trials: int) -> Watched:
+        changes = [("selection:", f"backend: {{dtype: {dtype}}}\nselection:"), ("trials: 3", f"trials: {trials}")]
+        return run(prepared(family, changes=changes), tmp_path / "study")[1]
+
+    def everything() -> list[object]:
+        with closing(Journal(tmp_path / "study" / "journal.db", read_only=True)) as journal:
+            return [journal.count_scores(), *journal.events()]
+
+    computing_in("auto", 3)
+    before = everything()
+    with pytest.raises(StudyChanged, match=r"in float32, .* in bfloat16, .*write `dtype: float32` under backend"):
+        computing_in("bfloat16", 5)
+    assert everything() == before
+    assert computing_in("float32", 5).asked > 0  # which is what auto means here
+
+
 def test_a_finished_study_writes_no_more_events(family: Path, tmp_path: Path) -> None:
     def events() -> int:
         with closing(Journal(tmp_path / "study" / "journal.db", read_only=True)) as journal:

@@ -75,7 +75,7 @@ class Engine:
             what, weights = f"an adapter of rank {artifact.rank}, not merged, on a base", weights + artifact.size
         name = str(dtype).removeprefix("torch.")
         summary = f"{what} of {folder.parameters / 1e6:,.1f}M parameters in {name} on {self._device}, in this process"
-        return Placement(summary, weights + self._store.memory(recipe))
+        return Placement(summary, weights + self._store.memory(recipe), name)
 
     @torch.inference_mode()
     def place(self, recipe: WeightRecipe, running: Running) -> None:
