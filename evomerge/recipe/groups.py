@@ -6,7 +6,7 @@ recipe may name its own, and all are checked against the tensors that are really
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -44,9 +44,18 @@ def layer_of(tensor: str) -> int | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """The names of the tensors that a merge touches, and what follows from them."""
+    """The names of the tensors that a recipe touches, and what follows from them.
+
+    `parts` has the layouts of the recipes that it is made of, by their keys, where they touch other tensors: those of
+    a stack's slices do, whose merges group and measure depth within the slice.
+    """
 
     tensors: tuple[str, ...]
+    parts: "Mapping[str, Layout]" = field(default_factory=dict[str, "Layout"])
+
+    def part(self, *key: str | int) -> "Layout":
+        """Return the layout of one of the recipes that the recipe is made of, by its keys (models.0.model)."""
+        return self.parts.get(".".join(map(str, key)), self)
 
     @cached_property
     def layers(self) -> int:

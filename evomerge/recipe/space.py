@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar, cast
 
 from evomerge.recipe.groups import Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import Ensemble, Input, Member, Merge
-from evomerge.recipe.values import ByGroup, Gradient
+from evomerge.recipe.tree import Ensemble, Input, Member, Merge, Stack
+from evomerge.recipe.values import ByGroup, ByPattern, Gradient
 
 T = TypeVar("T")
 Vector = tuple[float, ...]
@@ -40,10 +40,9 @@ class Space(Generic[T]):
 
     def __init__(self, template: T, layout: Layout | None = None) -> None:
         self.template = template
-        self._layout = layout
         self._genes: dict[str, Gene] = {}
         self._unnamed: set[str] = set()
-        self._tree = self._expand(template, "", ())
+        self._tree = self._expand(template, "", (), layout)
         self._order = {name: index for index, name in enumerate(self._genes)}
         for gene in self._genes.values():
             self._check_conditions(gene, ())
@@ -86,7 +85,7 @@ class Space(Generic[T]):
     # The template is expanded once: a Gene stands where each Hole stood, and where a merge groups its tensors, a hole
     # among its parameters becomes a ByGroup with a gene for every group.
 
-    def _expand(self, node: Any, path: str, groups: tuple[str, ...]) -> Any:
+    def _expand(self, node: Any, path: str, groups: tuple[str, ...], layout: Layout | None) -> Any:
         if isinstance(node, Hole):
             if groups:
                 return ByGroup({group: self._gene(node, path, group) for group in groups})  # pyright: ignore[reportArgumentType]  # a gene in a hole's place
@@ -95,14 +94,21 @@ class Space(Generic[T]):
             return ByGroup({group: self._expand_in(node, path, group) for group in groups})
         if isinstance(node, ByGroup):
             return ByGroup({group: self._expand_in(value, path, group) for group, value in node.values.items()})
+        if isinstance(node, ByPattern):
+            groups = ()  # a pattern says itself which tensors it is for
         parts = _parts(node)
         if parts is None:
             return node
         _check_leavable(node, parts, path)
-        inner = self._groups(node) if isinstance(node, Merge) else groups
+        inner = _groups(node, layout) if isinstance(node, Merge) else groups
         grouped = {key: inner if not isinstance(node, Merge) or key.endswith("params") else () for key in parts}
+        below = {key: None if layout is None else layout.part(key) for key in parts}
         return _rebuilt(
-            node, {key: self._expand(part, _joined(path, key, node), grouped[key]) for key, part in parts.items()}
+            node,
+            {
+                key: self._expand(part, _joined(path, key, node), grouped[key], below[key])
+                for key, part in parts.items()
+            },
         )
 
     def _expand_in(self, node: Any, path: str, group: str) -> Any:
@@ -116,13 +122,6 @@ class Space(Generic[T]):
         return _rebuilt(
             node, {key: self._expand_in(part, _joined(path, key, node), group) for key, part in parts.items()}
         )
-
-    def _groups(self, merge: Merge) -> tuple[str, ...]:
-        if merge.per.trivial:
-            return ()
-        if self._layout is None:
-            raise ValueError("a recipe with per: needs to know the tensors; give the space a Layout")
-        return Grouping.of(merge, self._layout).names
 
     def _gene(self, hole: Hole, path: str, group: str | None) -> Gene:
         name = (hole.name or path) + (f"@{group}" if group is not None else "")
@@ -173,9 +172,17 @@ class Space(Generic[T]):
             return node
         filled = {key: self._fill(part, values) for key, part in parts.items()}
         kept = {key: part for key, part in filled.items() if part is not _ABSENT}
-        if isinstance(node, ByGroup | Gradient) and not kept:
+        if isinstance(node, ByGroup | ByPattern | Gradient) and not kept:
             return _ABSENT
         return _rebuilt(node, kept)
+
+
+def _groups(merge: Merge, layout: Layout | None) -> tuple[str, ...]:
+    if merge.per.trivial:
+        return ()
+    if layout is None:
+        raise ValueError("a recipe with per: needs to know the tensors; give the space a Layout")
+    return Grouping.of(merge, layout).names
 
 
 def _joined(path: str, key: str, node: Any) -> str:
@@ -188,7 +195,7 @@ def _joined(path: str, key: str, node: Any) -> str:
 def _check_leavable(node: Any, parts: Mapping[str, Any], path: str) -> None:
     """Raise ValueError for a hole with a condition in a place that cannot be left out."""
     conditions = [part.when for part in parts.values() if isinstance(part, Hole) and part.when]
-    if not conditions or isinstance(node, Mapping | ByGroup):
+    if not conditions or isinstance(node, Mapping | ByGroup | ByPattern):
         return
     together = len(conditions) == len(parts) and all(when == conditions[0] for when in conditions)
     if not (isinstance(node, Gradient) and together):
@@ -206,12 +213,19 @@ def _parts(node: Any) -> dict[str, Any] | None:
             for index, item in enumerate(node.inputs):
                 parts |= {f"models.{index}.model": item.recipe, f"models.{index}.params": item.params}
             return parts | {"params": node.params}
+        case Stack():
+            of_slices: dict[str, Any] = {"base": node.base}
+            for index, item in enumerate(node.slices):
+                of_slices |= {f"stack.{index}.model": item.recipe, f"stack.{index}.scale": item.scale}
+            return of_slices
         case Ensemble():
             of_members = {f"members.{index}.params": item.params for index, item in enumerate(node.members)}
             return {"combine": node.combiner, **of_members, "params": node.params}
         case Gradient():
             return {str(index): point for index, point in enumerate(node.points)}
         case ByGroup():
+            return dict(node.values)
+        case ByPattern():
             return dict(node.values)
         case Mapping():
             return {str(key): value for key, value in cast(Mapping[str, Any], node).items()}
@@ -229,6 +243,12 @@ def _rebuilt(node: Any, parts: Mapping[str, Any]) -> Any:
             return replace(
                 node, method=parts["method"], base=parts["base"], inputs=tuple(inputs), params=parts["params"]
             )
+        case Stack():
+            slices = (
+                replace(item, recipe=parts[f"stack.{i}.model"], scale=parts[f"stack.{i}.scale"])
+                for i, item in enumerate(node.slices)
+            )
+            return replace(node, base=parts["base"], slices=tuple(slices))
         case Ensemble():
             members = (Member(item.recipe, parts[f"members.{i}.params"]) for i, item in enumerate(node.members))
             return replace(node, combiner=parts["combine"], members=tuple(members), params=parts["params"])
@@ -236,6 +256,8 @@ def _rebuilt(node: Any, parts: Mapping[str, Any]) -> Any:
             return Gradient(tuple(parts.values()))
         case ByGroup():
             return ByGroup(dict(parts))
+        case ByPattern():
+            return ByPattern(tuple(parts.items()))
         case Mapping():
             return dict(parts)
         case list():

@@ -5,88 +5,26 @@ level: which of them exist is known to the methods, and checked where methods ar
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from evomerge.recipe.holes import Hole, Scalar
 from evomerge.recipe.settings import Settings
-from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Per, Source, WeightRecipe
-from evomerge.recipe.values import ByGroup, Gradient, Value
-
-HOLE_KEYS = frozenset({"low", "high", "choices", "log", "int", "name", "when", "start"})
-
-Choice = bool | int | float | str
-
-
-class HoleSettings(Settings):
-    """A range or a list of choices in place of a value: a gene of the search."""
-
-    low: float | None = None
-    """Smallest value, included."""
-    high: float | None = None
-    """Largest value, included."""
-    log: bool = False
-    """Move evenly in the logarithm of the value; for scales such as 0.01 to 10."""
-    int: bool = False
-    """Whole numbers only."""
-    choices: list[Choice] | None = None
-    """The values to choose among, instead of low and high."""
-    name: str | None = None
-    """Holes of one name are one gene."""
-    when: dict[str, Choice | list[Choice]] | None = None
-    """The hole exists only when the hole named here has this value, or one of these."""
-    start: Choice | None = None
-    """Where the search begins; the middle of the range if left out."""
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> "HoleSettings":
-        self.hole()
-        return self
-
-    def hole(self) -> Hole:
-        """Return the hole. Raises ValueError for a range that cannot be."""
-        when = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in (self.when or {}).items()}
-        return Hole(
-            low=self.low, high=self.high, log=self.log, int=self.int, choices=tuple(self.choices or ()),
-            name=self.name, when=when, start=self.start,
-        )  # fmt: skip
-
-
-def _value_kind(value: Any) -> str:
-    if isinstance(value, list):
-        return "gradient"
-    if isinstance(value, dict):
-        return "hole" if any(key in value for key in ("low", "high", "choices")) else "groups"
-    return "scalar"
-
-
-def _point_kind(value: Any) -> str:
-    return "hole" if isinstance(value, Mapping) else "number"
-
-
-Point = Annotated[Annotated[float, Tag("number")] | Annotated[HoleSettings, Tag("hole")], Discriminator(_point_kind)]
-GroupValue = Annotated[
-    Annotated[Choice, Tag("scalar")]
-    | Annotated[HoleSettings, Tag("hole")]
-    | Annotated[list[Point], Field(min_length=1), Tag("gradient")],
-    Discriminator(_value_kind),
-]
-ValueSettings = Annotated[
-    Annotated[Choice, Tag("scalar")]
-    | Annotated[HoleSettings, Tag("hole")]
-    | Annotated[list[Point], Field(min_length=1), Tag("gradient")]
-    | Annotated[dict[str, GroupValue], Tag("groups")],
-    Discriminator(_value_kind),
-]
-"""A number (or word), a hole, a list of points over depth, or a map from groups of tensors to any of these."""
-
-
-PlainValue = Annotated[
-    Annotated[Choice, Tag("scalar")] | Annotated[HoleSettings, Tag("hole")],
-    Discriminator(lambda value: "hole" if isinstance(value, Mapping) else "scalar"),
-]
-"""A number (or word), or a hole."""
+from evomerge.recipe.tree import (
+    Dtype,
+    Endpoint,
+    Ensemble,
+    Input,
+    Member,
+    Merge,
+    Per,
+    Result,
+    Slice,
+    Source,
+    Stack,
+    WeightRecipe,
+)
+from evomerge.recipe.value_spec import HoleSettings, PlainValue, Point, ValueSettings, number_of, parsed_params
 
 
 class PerSettings(Settings):
@@ -108,37 +46,101 @@ class RefactorSettings(Settings):
 def _model_kind(value: Any) -> str:
     if not isinstance(value, Mapping):
         return "path"
+    if "stack" in value:
+        return "stack"
     return "merge" if "method" in value or "models" in value else "source"
 
 
-class SourceSettings(Settings):
-    """A model in a folder or on a hub."""
+Layers = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2, max_length=2)]
 
-    model: str
-    """Folder (relative to the job's file), or hub id."""
+
+class PartSettings(Settings):
+    """A model, or some of its layers."""
+
+    model: "ModelSettings"
+    """Folder (relative to the job's file), hub id, or a merge or stack of its own."""
     revision: str | None = None
     """Commit or tag on a hub."""
+    layers: Layers | None = None
+    """Take these layers only, `[first, end]`: counted from 0, the end not included."""
+
+    @model_validator(mode="after")
+    def _has_layers(self) -> "PartSettings":
+        if self.layers is not None and self.layers[0] >= self.layers[1]:
+            first, end = self.layers
+            raise ValueError(f"layers: [{first}, {end}] are none; the first number is the first layer, counted from 0, "
+                             "and the second the one after the last")  # fmt: skip
+        return self
+
+    def recipe(self) -> WeightRecipe:
+        """Return the recipe of the model, or of its layers."""
+        model = _model(self.model)
+        if self.revision is not None and isinstance(model, Source):
+            model = Source(model.model, self.revision)
+        return model if self.layers is None else Stack((Slice(model, self._range()),))
+
+    def _range(self) -> tuple[int, int] | None:
+        return None if self.layers is None else (self.layers[0], self.layers[1])
 
 
 ModelSettings = Annotated[
-    Annotated[str, Tag("path")] | Annotated[SourceSettings, Tag("source")] | Annotated["MergeSettings", Tag("merge")],
+    Annotated[str, Tag("path")]
+    | Annotated[PartSettings, Tag("source")]
+    | Annotated["MergeSettings", Tag("merge")]
+    | Annotated["StackSettings", Tag("stack")],
     Discriminator(_model_kind),
 ]
 
 
-class InputSettings(Settings):
+class SliceSettings(PartSettings):
+    """Some layers of a model, or all of them."""
+
+    scale: Point = 1.0
+    """What these layers add to the stream between layers is multiplied with this; at 0 they change nothing."""
+
+    def slice(self) -> Slice:
+        """Return the slice."""
+        whole = self.model_copy(update={"layers": None})
+        return Slice(whole.recipe(), self._range(), number_of(self.scale))
+
+
+class TokenizerSettings(Settings):
+    """Whose vocabulary the result has, where those of the models differ; rows are matched by their tokens."""
+
+    source: str = Field(min_length=1)
+    """`base`, `union` (the base's, with what the others added to theirs), or one of the models."""
+    revision: str | None = None
+    """Commit or tag of that model on a hub."""
+
+    def tokenizer(self) -> "Source | Literal['base', 'union']":
+        """Return the choice."""
+        if self.source == "base" or self.source == "union":  # noqa: PLR1714  # a set would lose the literals
+            return self.source
+        return Source(self.source, self.revision)
+
+
+class ResultSettings(Settings):
+    """How the outermost merge or stack is written."""
+
+    dtype: Dtype | None = None
+    """Float type of the result; left out, it is the base's. Naming one (`base` is one) makes a whole checkpoint of a
+    merge of adapters, too."""
+    tokenizer: TokenizerSettings | None = None
+    """Whose vocabulary the result has, for models whose vocabularies differ."""
+
+    def result(self) -> Result:
+        """Return what is asked for."""
+        return Result(self.dtype, None if self.tokenizer is None else self.tokenizer.tokenizer())
+
+
+class InputSettings(PartSettings):
     """One model that goes into the merge; every further key is a parameter of the method for this model."""
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, ValueSettings] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]  # pydantic's way to type extra keys
 
-    model: ModelSettings
-    """Folder (relative to the job's file), hub id, or a merge of its own."""
-    revision: str | None = None
-    """Commit or tag on a hub."""
 
-
-class MergeSettings(Settings):
+class MergeSettings(ResultSettings):
     """How models are combined. Every further key is a parameter of the method (see `evomerge methods`)."""
 
     model_config = ConfigDict(extra="allow")
@@ -168,12 +170,33 @@ class MergeSettings(Settings):
         return Merge(
             method=self.method.hole() if isinstance(self.method, HoleSettings) else self.method,
             base=None if self.base is None else _model(self.base),
-            inputs=tuple(Input(_input_model(item), _params(item.model_extra)) for item in self.models),
-            params=_params(self.model_extra),
+            inputs=tuple(Input(item.recipe(), parsed_params(item.model_extra)) for item in self.models),
+            params=parsed_params(self.model_extra),
             per=_per(self.per),
             groups={name: tuple(patterns) for name, patterns in (self.groups or {}).items()},
             seed=self.seed,
             refactor=None if self.refactor is None else self.refactor.rank,
+            result=self.result(),
+        )
+
+
+class StackSettings(ResultSettings):
+    """Layers of models one upon the other; models of different depth may take part."""
+
+    stack: list[SliceSettings] = Field(min_length=1)
+    """The slices, from the first layers to the last."""
+    base: ModelSettings | None = None
+    """Whose embeddings, norms and head outside the layers the result has; the first slice's model if left out."""
+    head: Literal["base", "last"] = "base"
+    """`last`: what comes after the layers (final norm, output head) is that of the last slice's model."""
+
+    def tree(self) -> Stack:
+        """Return the recipe, with its holes."""
+        return Stack(
+            slices=tuple(item.slice() for item in self.stack),
+            base=None if self.base is None else _model(self.base),
+            head=self.head,
+            result=self.result(),
         )
 
 
@@ -205,39 +228,36 @@ class EnsembleSettings(Settings):
         """Return the recipe, with its holes."""
         return Ensemble(
             combiner=self.combine.hole() if isinstance(self.combine, HoleSettings) else self.combine,
-            members=tuple(Member(Endpoint(item.endpoint), _params(item.model_extra)) for item in self.members),
-            params=_params(self.model_extra),
+            members=tuple(Member(Endpoint(item.endpoint), parsed_params(item.model_extra)) for item in self.members),
+            params=parsed_params(self.model_extra),
         )
 
 
-def recipe_settings(value: Any) -> type[MergeSettings] | type[EnsembleSettings]:
+def recipe_settings(value: Any) -> type[MergeSettings] | type[StackSettings] | type[EnsembleSettings]:
     """Return the grammar that what stands under `recipe:` belongs to, as far as its keys tell."""
-    return (
-        EnsembleSettings if isinstance(value, Mapping) and ("combine" in value or "members" in value) else MergeSettings
-    )
+    if isinstance(value, Mapping) and ("combine" in value or "members" in value):
+        return EnsembleSettings
+    return StackSettings if isinstance(value, Mapping) and "stack" in value else MergeSettings
 
+
+_TAGS = {MergeSettings: "merge", StackSettings: "stack", EnsembleSettings: "ensemble"}
 
 RecipeSettings = Annotated[
-    Annotated[MergeSettings, Tag("merge")] | Annotated[EnsembleSettings, Tag("ensemble")],
-    Discriminator(lambda value: "ensemble" if recipe_settings(value) is EnsembleSettings else "merge"),
+    Annotated[MergeSettings, Tag("merge")]
+    | Annotated[StackSettings, Tag("stack")]
+    | Annotated[EnsembleSettings, Tag("ensemble")],
+    Discriminator(lambda value: _TAGS[recipe_settings(value)]),
 ]
-"""A merge of models, or an ensemble of their answers."""
+"""A merge of models, a stack of their layers, or an ensemble of their answers."""
 
 
-def _input_model(item: InputSettings) -> WeightRecipe:
-    model = _model(item.model)
-    if item.revision is not None and isinstance(model, Source):
-        return Source(model.model, item.revision)
-    return model
-
-
-def _model(settings: str | SourceSettings | MergeSettings) -> WeightRecipe:
+def _model(settings: str | PartSettings | MergeSettings | StackSettings) -> WeightRecipe:
     match settings:
         case str():
             return Source(settings)
-        case SourceSettings():
-            return Source(settings.model, settings.revision)
-        case MergeSettings():
+        case PartSettings():
+            return settings.recipe()
+        case MergeSettings() | StackSettings():
             return settings.tree()
 
 
@@ -253,26 +273,3 @@ def _per(settings: str | list[str] | PerSettings | None) -> Per:
             return Per(groups=tuple(settings))
         case PerSettings():
             return Per(groups=tuple(settings.groups or ()), layers=settings.layers)
-
-
-def _params(extra: Mapping[str, Any] | None) -> dict[str, Value]:
-    return {key: _value(value) for key, value in (extra or {}).items()}
-
-
-def _value(settings: Scalar | HoleSettings | list[float | HoleSettings] | dict[str, Any]) -> Value:
-    match settings:
-        case HoleSettings():
-            return settings.hole()
-        case list():
-            return Gradient(tuple(p.hole() if isinstance(p, HoleSettings) else p for p in settings))
-        case dict():
-            return ByGroup({name: _group_value(value) for name, value in settings.items()})
-        case _:
-            return settings
-
-
-def _group_value(settings: Any) -> Scalar | Gradient | Hole:
-    value = _value(settings)
-    if isinstance(value, ByGroup):
-        raise TypeError("a group's value is never itself a map of groups")
-    return value

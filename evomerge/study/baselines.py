@@ -10,8 +10,20 @@ from pathlib import PurePath
 from typing import Literal
 
 from evomerge.recipe.holes import Hole
-from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Recipe, Source, WeightRecipe
-from evomerge.recipe.values import ByGroup, Gradient, Params, Value
+from evomerge.recipe.tree import (
+    Endpoint,
+    Ensemble,
+    Input,
+    Member,
+    Merge,
+    Recipe,
+    Source,
+    Stack,
+    WeightRecipe,
+    asked_of,
+    children,
+)
+from evomerge.recipe.values import Params, is_open
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,8 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
     match template:
         case Merge():
             return _of_merge(template, is_adapter)
+        case Stack():
+            return _of_stack(template)
         case Ensemble():
             return _of_ensemble(template)
         case Source() | Endpoint():
@@ -40,12 +54,21 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
 
 def _of_ensemble(template: Ensemble) -> list[Baseline]:
     """Return each endpoint alone and, where there are several, their vote with one weight."""
-    endpoints = list(dict.fromkeys(item.recipe for item in template.members))
+    endpoints = asked_of(template)
     found = [Baseline(endpoint.name, "single", endpoint) for endpoint in endpoints]
     if len(endpoints) > 1:
         vote = Ensemble("vote", tuple(Member(endpoint) for endpoint in endpoints))
         found.append(Baseline("uniform vote", "merge", vote))
     return found
+
+
+def _of_stack(template: Stack) -> list[Baseline]:
+    """Return each whole model that a slice is taken from."""
+    found: dict[str, WeightRecipe] = {}
+    for recipe in dict.fromkeys(child for _, child in children(template) if isinstance(child, Source)):
+        name = _name(recipe, len(found))
+        found[name if name not in found else f"{name} ({len(found) + 1})"] = recipe
+    return [Baseline(name, "single", recipe) for name, recipe in found.items()]
 
 
 def _of_merge(template: Merge, is_adapter: Callable[[Source], bool]) -> list[Baseline]:
@@ -93,27 +116,15 @@ def has_holes(recipe: Recipe) -> bool:
             params = (recipe.params, *(item.params for item in recipe.members))
             return isinstance(recipe.combiner, Hole) or any(map(_any_hole, params))
         case Merge():
-            return (
-                isinstance(recipe.method, Hole)
-                or _any_hole(recipe.params)
-                or (recipe.base is not None and has_holes(recipe.base))
-                or any(_any_hole(item.params) or has_holes(item.recipe) for item in recipe.inputs)
-            )
+            params = (recipe.params, *(item.params for item in recipe.inputs))
+            own = isinstance(recipe.method, Hole) or any(map(_any_hole, params))
+        case Stack():
+            own = any(isinstance(item.scale, Hole) for item in recipe.slices)
+    return own or any(has_holes(child) for _, child in children(recipe))
 
 
 def _any_hole(params: Params) -> bool:
-    def is_open(value: Value) -> bool:
-        match value:
-            case Hole():
-                return True
-            case Gradient():
-                return any(isinstance(point, Hole) for point in value.points)
-            case ByGroup():
-                return any(is_open(item) for item in value.values.values())
-            case _:
-                return False
-
-    return any(is_open(value) for value in params.values())
+    return any(map(is_open, params.values()))
 
 
 def _name(recipe: Recipe, index: int) -> str:

@@ -11,13 +11,14 @@ leaves such a hole out together with the methods that would not know it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
 from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
-from evomerge.recipe.tree import Merge, WeightRecipe
-from evomerge.recipe.values import ByGroup, Gradient, Params, Value
+from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children
+from evomerge.recipe.values import ByGroup, ByPattern, Gradient, Params, Value
 from evomerge.strategies.merge.protocol import Method, Parameter, Parameters
 from evomerge.strategies.merge.registry import get, nearest
 
@@ -47,15 +48,25 @@ def dotted(path: Path) -> str:
 def check(recipe: WeightRecipe, layout: Layout | None = None) -> None:
     """Check every merge of a tree, with holes or without. Raises RecipeProblem for the first thing that is wrong."""
 
-    def visit(node: WeightRecipe, path: Path) -> None:
-        if isinstance(node, Merge):
-            check_merge(node, layout, path)
-            if node.base is not None:
-                visit(node.base, (*path, "base"))
-            for index, item in enumerate(node.inputs):
-                visit(item.recipe, (*path, "models", index, "model"))
+    def visit(node: WeightRecipe, layout: Layout | None, path: Path) -> None:
+        match node:
+            case Merge():
+                check_merge(node, layout, path)
+            case Stack():
+                _check_scales(node, path)
+            case Source():
+                pass
+        for key, child in children(node):
+            visit(child, None if layout is None else layout.part(*key), (*path, *key))
 
-    visit(recipe, ())
+    visit(recipe, layout, ())
+
+
+def _check_scales(stack: Stack, path: Path) -> None:
+    for index, item in enumerate(stack.slices):
+        for value in _extremes(item.scale):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise RecipeProblem((*path, "stack", index, "scale"), f"must be a number, and is {_plain(value)}")
 
 
 def check_merge(merge: Merge, layout: Layout | None = None, path: Path = ()) -> None:
@@ -68,6 +79,8 @@ def check_merge(merge: Merge, layout: Layout | None = None, path: Path = ()) -> 
     for method in candidates:
         _check_models(merge, method, path)
     groups = _groups(merge, layout, path)
+    if layout is not None:
+        _check_patterns(merge, layout, path)
     for owner, params, at in _owners(merge, path):
         for name, value in params.items():
             known = [method for method in candidates if name in _declared(method, owner)]
@@ -81,11 +94,11 @@ def check_merge(merge: Merge, layout: Layout | None = None, path: Path = ()) -> 
                     check_value(part, _declared(method, owner)[name], spot)
 
 
-def parameters_for(merge: Merge, method: Method, group: str | None, depth: float) -> Parameters:
-    """Return a merge's parameters for a tensor of that group and depth, defaults filled in.
+def parameters_for(merge: Merge, method: Method, group: str | None, depth: float, tensor: str = "") -> Parameters:
+    """Return a merge's parameters for a tensor of that group, depth and name, defaults filled in.
 
-    What a ByGroup does not name is at its default. Raises RecipeProblem for a parameter that the method does not have
-    (it is not left out in silence) and for a hole that is still open.
+    What a ByGroup does not name, or no pattern of a ByPattern matches, is at its default. Raises RecipeProblem for a
+    parameter that the method does not have (it is not left out in silence) and for a hole that is still open.
     """
 
     def filled(params: Params, owner: Owner, path: Path) -> dict[str, Scalar]:
@@ -93,7 +106,9 @@ def parameters_for(merge: Merge, method: Method, group: str | None, depth: float
         for name in params.keys() - declared.keys():
             raise RecipeProblem((*path, name), _unknown(name, owner, (method,)))
         return {
-            name: _pick(params[name], parameter, group, depth, (*path, name)) if name in params else parameter.default
+            name: _pick(params[name], parameter, (group, depth, tensor), (*path, name))
+            if name in params
+            else parameter.default
             for name, parameter in declared.items()
         }
 
@@ -101,11 +116,15 @@ def parameters_for(merge: Merge, method: Method, group: str | None, depth: float
     return Parameters(filled(merge.params, "merge", ()), inputs)
 
 
-def _pick(value: Value, parameter: Parameter, group: str | None, depth: float, path: Path) -> Scalar:
+def _pick(value: Value, parameter: Parameter, place: tuple[str | None, float, str], path: Path) -> Scalar:
+    group, depth, tensor = place
     if isinstance(value, ByGroup):
         if group is None:
             raise RecipeProblem(path, "has values for groups, and this merge has no groups (per:)")
         value = value.values.get(group, parameter.default)
+    if isinstance(value, ByPattern):
+        found = value.of(tensor)
+        value = parameter.default if found is None else found
     if isinstance(value, Gradient):
         value = value.at(depth)
     if isinstance(value, Hole):
@@ -156,6 +175,14 @@ def _groups(merge: Merge, layout: Layout | None, path: Path) -> tuple[str, ...] 
     return None if by_tensors else merge.per.groups
 
 
+def _check_patterns(merge: Merge, layout: Layout, path: Path) -> None:
+    for _, params, at in _owners(merge, path):
+        for name, value in params.items():
+            for pattern, _ in value.values if isinstance(value, ByPattern) else ():
+                if not any(fnmatchcase(tensor, pattern) for tensor in layout.tensors):
+                    raise RecipeProblem((*at, name, pattern), "matches no tensor of these models; remove or correct it")
+
+
 Part = Scalar | Hole
 
 
@@ -167,6 +194,9 @@ def _parts(value: Value, path: Path, groups: tuple[str, ...] | None) -> Iterator
                 known = f"is none of the groups {', '.join(groups)}" if groups else "is a group, and per: names none"
                 raise RecipeProblem((*path, group), f"{known}{nearest(group, groups)}")
             yield from _parts(item, (*path, group), groups)
+    elif isinstance(value, ByPattern):
+        for pattern, item in value.values:
+            yield from _parts(item, (*path, pattern), groups)
     elif isinstance(value, Gradient):
         if len(value.points) < 2:
             raise RecipeProblem(path, "a gradient over depth needs at least two numbers; write the number itself")
@@ -198,15 +228,19 @@ def check_condition(part: Part, gene: str, candidates: Sequence[str], known: Seq
 
 def check_value(part: Part, parameter: Parameter, path: Path) -> None:
     """See that a value, or every value of a hole, is one that a parameter takes. Raises RecipeProblem otherwise."""
-    values: tuple[Scalar | None, ...] = (part,) if not isinstance(part, Hole) else part.choices or (part.low, part.high)
     if isinstance(part, Hole) and not part.choices and not _is_number(parameter):
         raise RecipeProblem(path, f"has no low and high; its choices are {_listed(parameter)}")
     if len(path) and isinstance(path[-1], int) and not _is_number(parameter):
         raise RecipeProblem(path[:-1], f"cannot change over depth; it is one of {_listed(parameter)}")
-    for value in values:
+    for value in _extremes(part):
         problem = _problem(value, parameter)
         if problem:
             raise RecipeProblem(path, problem)
+
+
+def _extremes(part: Part) -> tuple[Scalar | None, ...]:
+    """Return a scalar, or what a hole can be at its ends."""
+    return (part,) if not isinstance(part, Hole) else part.choices or (part.low, part.high)
 
 
 def _problem(value: Scalar | None, parameter: Parameter) -> str | None:
