@@ -1,6 +1,8 @@
 """Commands about models: merge, eval, export."""
 
 import asyncio
+import os
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +13,7 @@ from evomerge.errors import ConfigError
 from evomerge.tasks.settings import Split
 
 if TYPE_CHECKING:
+    from evomerge.backends.api.settings import EndpointSettings
     from evomerge.recipe.tree import Recipe
     from evomerge.study.job import Job
 
@@ -33,10 +36,11 @@ def merge(
     """Merge models as a recipe says, and write the result to a new folder that transformers or peft loads."""
     from evomerge.backends.weights.export import export as write
     from evomerge.backends.weights.store import WeightStore
+    from evomerge.recipe.tree import as_weights
     from evomerge.study.job import load_recipe
 
     store = WeightStore()
-    written = load_recipe(recipe)
+    written = as_weights(load_recipe(recipe))
     resolved = store.resolve(written, _root(recipe, written))
     store.check(resolved)
     store.check_values(resolved)
@@ -49,7 +53,9 @@ def evaluate(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Model folders, adapters, hub ids or recipe files.", show_default=False
+            metavar="MODEL...",
+            help="Model folders, adapters, hub ids, recipe files, exported ensembles, or names of the job's endpoints.",
+            show_default=False,
         ),
     ],
     split: Annotated[str, typer.Option(help="Which items: search, select or test.")] = "test",
@@ -64,10 +70,12 @@ def evaluate(
 
 
 async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
+    from evomerge.backends.api.backend import ApiBackend, keys_from
     from evomerge.backends.local import LocalBackend
     from evomerge.backends.weights.store import WeightStore
     from evomerge.cli.tables import output, print_scores
-    from evomerge.recipe.tree import recipe_id
+    from evomerge.recipe.tree import Endpoint, Ensemble, asked_of, recipe_id
+    from evomerge.study.ensemble import EnsembleEvaluator
     from evomerge.study.evaluate import TaskEvaluator, Work
     from evomerge.study.fitness import Scores
     from evomerge.study.journal import Journal
@@ -77,36 +85,51 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     tasks = load_tasks(job)
     store = WeightStore()
     contenders: list[Contender] = []
+    asked: dict[str, ApiBackend] = {}
     for name in models:
-        recipe = store.resolve(*_recipe(name))
-        store.check(recipe)
-        store.check_values(recipe)
+        recipe, root, endpoints = _named(name, job)
+        if isinstance(recipe, Endpoint | Ensemble):
+            asked[name] = ApiBackend(endpoints, keys_from(endpoints, os.environ))
+        else:
+            recipe = store.resolve(recipe, root)
+            store.check(recipe)
+            store.check_values(recipe)
         contenders.append(Contender(name, "single", recipe, recipe_id(recipe)))
     scored: list[tuple[Contender, Scores]] = []
     backend = LocalBackend(job.settings.backend, store)
     try:
         with closing(Journal(None)) as journal:
-            evaluator = TaskEvaluator(backend, tasks, journal)
+            of_weights = TaskEvaluator(backend, tasks, journal)
             for contender in contenders:
+                api = asked.get(contender.name)
+                members = asked_of(contender.recipe)
+                evaluator = of_weights if api is None else EnsembleEvaluator(api, tasks, journal, members)
                 work = Work(contender.recipe, contender.recipe_id, split)
                 scored.append((contender, await evaluator.evaluate(work)))
     finally:
-        await backend.close()
+        for one in (backend, *asked.values()):
+            await one.close()
     first = contenders[0].name if len(contenders) > 1 else None
     bounded = all(task.unit(split) == "share" for task in tasks)
     table = rows(scored, {task.name: task.weight for task in tasks}, first, bounded=bounded)
     print_scores(table, first, None, output())
 
 
-def _recipe(name: str) -> "tuple[Recipe, Path]":
-    """Return what a name stands for, and the folder that its relative paths count from."""
-    from evomerge.recipe.tree import Source
-    from evomerge.study.job import load_recipe
+def _named(name: str, job: "Job") -> "tuple[Recipe, Path, Mapping[str, EndpointSettings]]":
+    """Return what a name stands for, the folder that its relative paths count from, and the endpoints it asks."""
+    from evomerge.recipe.tree import Endpoint, Source
+    from evomerge.study.job import load_recipe_file
 
-    if not name.endswith((".yaml", ".yml")):
-        return Source(name), Path.cwd()
-    recipe = load_recipe(Path(name))
-    return recipe, _root(Path(name), recipe)
+    endpoints = job.settings.endpoints
+    if name in endpoints:
+        return Endpoint(name, endpoints[name].fingerprint), job.root, endpoints
+    exported = Path(name) / "recipe.yaml"
+    without_weights = exported.is_file() and not any(Path(name).glob("*config.json"))
+    if not (without_weights or name.endswith((".yaml", ".yml"))):
+        return Source(name), Path.cwd(), {}
+    file = exported if without_weights else Path(name)
+    recipe, endpoints = load_recipe_file(file)
+    return recipe, _root(file, recipe), endpoints
 
 
 def _root(file: Path, recipe: "Recipe") -> Path:
@@ -141,11 +164,13 @@ def export(
         int | None, typer.Option(metavar="N", help="Export this trial instead of the winner.", show_default=False)
     ] = None,
 ) -> None:
-    """Write the winner of a study, or one of its trials, to a new folder that transformers or peft loads."""
-    from evomerge.backends.weights.export import export as write
+    """Write the winner of a study, or one of its trials, to a new folder.
+
+    A merge is a folder that transformers or peft loads; an ensemble is a recipe that `evomerge eval` reads.
+    """
     from evomerge.study.reopen import reopen
 
     reopened = reopen(study)
     recipe, note = reopened.winner() if trial is None else reopened.trial(trial)
-    write(reopened.prepared.store, recipe, out, card=note)
+    reopened.prepared.export(recipe, out, card=note)
     typer.echo(f"exported into {out}")

@@ -73,16 +73,16 @@ def _terminable() -> Generator[None]:
 
 def _run(job: "Job", folder: Path, file: Path) -> str | None:
     """Prepare and run a study and show its outcome; return why it was stopped, or None when it is finished."""
-    from evomerge.backends.local import LocalBackend
     from evomerge.cli.tables import output, print_outcome
     from evomerge.report.write import write_report
+    from evomerge.study.backends import make_backend
     from evomerge.study.limits import Stop
     from evomerge.study.plan import check_room, plan
     from evomerge.study.prepare import prepare
 
     with Console(stderr=True).status(f"{job.name}: reading models and items…"):
         prepared = prepare(job)
-        backend = LocalBackend(job.settings.backend, prepared.store)
+        backend = make_backend(prepared)
         planned = plan(prepared, backend)
         if not (folder / "merged").is_dir():
             check_room(planned, folder)
@@ -124,9 +124,9 @@ def check(
     Files, shapes, tokenizers, weights that are no numbers, holes, memory, disk, number of requests; with --try a few
     items are answered.
     """
-    from evomerge.backends.local import LocalBackend
     from evomerge.cli.checking import print_plan, try_items
     from evomerge.cli.tables import output
+    from evomerge.study.backends import make_backend
     from evomerge.study.job import load_job
     from evomerge.study.plan import check_room, plan
     from evomerge.study.prepare import prepare
@@ -135,7 +135,7 @@ def check(
     with Console(stderr=True).status(f"{loaded.name}: reading models and items…"):
         prepared = prepare(loaded)
         prepared.check_values()
-        backend = LocalBackend(loaded.settings.backend, prepared.store)
+        backend = make_backend(prepared)
         planned = plan(prepared, backend)
         check_room(planned, study or STUDIES / loaded.name)
     console = output()

@@ -9,8 +9,13 @@ from evomerge.study.fitness import Scores, fitness
 from evomerge.study.prepare import Prepared
 
 
-def check_coverage(prepared: Prepared, scored: Mapping[str, Scores]) -> None:
-    """Raise ConfigError when even the baselines, by name, leave more items unanswered than a trial may."""
+def check_coverage(
+    prepared: Prepared, scored: Mapping[str, Scores], reasons: Mapping[tuple[str, str], str] | None = None
+) -> None:
+    """Raise ConfigError when even the baselines, by name, leave more items unanswered than a trial may.
+
+    `reasons` says, by task and item, why there is no answer, as far as it is known.
+    """
     wanted = prepared.job.settings.objective.coverage
     found = {name: fitness(scores, prepared.weights) for name, scores in scored.items()}
     covered = {name: one.coverage for name, one in found.items() if one is not None}
@@ -20,9 +25,11 @@ def check_coverage(prepared: Prepared, scored: Mapping[str, Scores]) -> None:
     task, item = next((task, item) for task, items in scores.items() for item, s in items.items() if s is None)
     items = next(one.items("search") for one in prepared.tasks if one.name == task)
     where = next(one.where for one in items if one.id == item)
+    known = (reasons or {}).get((task, item))
+    why = f" ({known})" if known else ", which may be too long for the models"
     raise prepared.job.document.error(
         ("objective", "coverage"),
         f"every trial would fail: no baseline answered more than {max(covered.values()):.0%} of the items and "
-        f"{wanted:.0%} are asked for; the first without an answer is {where}, which may be too long for the "
-        "models; take such items out, or lower coverage",
+        f"{wanted:.0%} are asked for; the first without an answer is {where}{why}; take such items out, or lower "
+        "coverage",
     )

@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from evomerge.backends.weights.export import export
-from evomerge.backends.weights.store import WeightStore
 from evomerge.recipe.tree import Recipe
 from evomerge.study.journal import Journal
+from evomerge.study.prepare import Prepared
 from evomerge.study.result import Contender
 
 STUDY_FILES = ("job.yaml", "journal.db", "journal.db-shm", "journal.db-wal", "lock")
@@ -21,7 +20,7 @@ PARTIAL = ".merged.*.partial"
 
 
 async def deliver(
-    journal: Journal, store: WeightStore, winner: Contender, merged: Path, *, card: str, begins: Callable[[], None]
+    journal: Journal, prepared: Prepared, winner: Contender, merged: Path, *, card: str, begins: Callable[[], None]
 ) -> None:
     """Write the winner's model to `merged`, unless it is there; `begins` is called before something is written.
 
@@ -32,16 +31,16 @@ async def deliver(
     begins()
     journal.set_fact("exported", None)
     journal.commit()
-    await asyncio.to_thread(_write, store, winner.recipe, merged, card)
+    await asyncio.to_thread(_write, prepared, winner.recipe, merged, card)
     journal.set_fact("exported", winner.recipe_id)
     journal.commit()
 
 
-def _write(store: WeightStore, recipe: Recipe, merged: Path, card: str) -> None:
+def _write(prepared: Prepared, recipe: Recipe, merged: Path, card: str) -> None:
     for left in (merged, *merged.parent.glob(PARTIAL)):
         if left.is_dir():
             shutil.rmtree(left)
-    export(store, recipe, merged, card=card)
+    prepared.export(recipe, merged, card=card)
 
 
 def finish(journal: Journal, elapsed: float) -> None:

@@ -55,7 +55,12 @@ class EnsembleEvaluator:
     def items(self, split: Split, recipes: int) -> int:
         """Return how many items `answered` will be told of while so many recipes are scored on a split."""
         one = sum(len(task.items(split)) for task in self._tasks)
-        return one * (recipes + (0 if split in self._rows else len(self._members)))
+        return one * recipes + self.requests(split, recipes)
+
+    def requests(self, split: Split, recipes: int) -> int:
+        """Return how many requests it may take at most to score so many recipes on a split."""
+        del recipes  # however many: the members are asked once
+        return 0 if split in self._rows else len(self._members) * sum(len(task.items(split)) for task in self._tasks)
 
     async def evaluate(self, work: Work[Recipe]) -> Scores:
         """Return the scores of every item of the split.

@@ -52,7 +52,8 @@ class _Batch:
 class TaskEvaluator:
     """Scores recipes held by a backend on tasks; every answered batch is journalled at once.
 
-    `answered` is called with the number of items of each batch that has its scores, asked or remembered.
+    `answered` is called with the number of items of each batch that has its scores, asked or remembered. `reasons`
+    says, by task and item, what the last failed request failed for.
     """
 
     def __init__(
@@ -66,6 +67,15 @@ class TaskEvaluator:
         self._tasks = tasks
         self._journal = journal
         self._answered = answered
+        self.reasons: dict[tuple[str, str], str] = {}
+
+    def items(self, split: Split, recipes: int) -> int:
+        """Return how many items `answered` will be told of while so many recipes are scored on a split."""
+        return recipes * sum(len(task.items(split)) for task in self._tasks)
+
+    def requests(self, split: Split, recipes: int) -> int:
+        """Return how many requests it may take at most to score so many recipes on a split."""
+        return self.items(split, recipes)
 
     async def evaluate(self, work: Work[Recipe]) -> Scores:
         """Return the scores of every item of the split, asking only for batches that are not all there."""
@@ -104,6 +114,8 @@ class TaskEvaluator:
         answers: list[Answer] = [UNANSWERED] * len(requests)
         async for index, answer in _checked(model.answer(requests), len(requests)):
             answers[index] = answer
+            if answer.failure is not None:
+                self.reasons[batch.task.name, batch.items[index].id] = answer.failure.message
         return [
             ItemScore(item.id, batch.task.score(item, split, answer).value, answer.text)
             for item, answer in zip(batch.items, answers, strict=True)

@@ -70,7 +70,7 @@ class Journal:
 
     def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         self.name = "the journal" if path is None else str(path)
-        self._begun = False
+        self._writing = False
         place = ":memory:" if path is None else f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}"
         try:
             self._db = sqlite3.connect(place, isolation_level=None, timeout=10, uri=True)
@@ -96,9 +96,9 @@ class Journal:
 
     def commit(self) -> None:
         """Make everything written so far survive the process."""
-        if self._begun:
+        if self._writing:
             self._run("COMMIT")
-            self._begun = False
+            self._writing = False
 
     def fact(self, key: str) -> Any:
         """Return a fact about the study, or None."""
@@ -153,14 +153,19 @@ class Journal:
         )
         return {row[0]: ItemAnswer(*row) for row in rows}
 
-    def count_answers(self) -> int:
-        """Return how many answers are kept, over all members."""
-        return int(next(self._read("SELECT count(*) FROM answers"))[0])
+    def count_asked(self) -> int:
+        """Return how many items have been asked: of recipes that were held, and of the members of ensembles."""
+        return self.count_scores() + int(next(self._read("SELECT count(*) FROM answers"))[0])
+
+    @property
+    def begun(self) -> bool:
+        """True when there is something to lose: an event, a score or an answer."""
+        return next(self.events(), None) is not None or self.count_asked() > 0
 
     def _begin(self) -> None:
-        if not self._begun:
+        if not self._writing:
             self._run("BEGIN IMMEDIATE")
-            self._begun = True
+            self._writing = True
 
     def _write(self, statement: str, values: Sequence[Any]) -> None:
         self._begin()

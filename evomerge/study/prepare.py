@@ -2,17 +2,24 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from evomerge.backends.api.backend import NO_LIKELIHOODS
+from evomerge.backends.api.export import EnsembleArtifact, export_ensemble
+from evomerge.backends.weights.artifact import Artifact
+from evomerge.backends.weights.export import export
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import ConfigError, StudyChanged
+from evomerge.exchange import Judge
+from evomerge.recipe.groups import Layout
 from evomerge.recipe.reading import KeyPath
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import Recipe, Source, recipe_id
+from evomerge.recipe.tree import Ensemble, Recipe, Source, WeightRecipe, as_weights, recipe_id
 from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.study.baselines import Baseline, baselines
 from evomerge.study.job import Job
-from evomerge.tasks.settings import Split
+from evomerge.tasks.settings import SPLITS, Split
 from evomerge.tasks.task import Task, load_task
 
 
@@ -39,21 +46,52 @@ class Prepared:
 
     def check_values(self) -> None:
         """Read every weight of every model. Raises SourceError for the first that is no finite number."""
-        self.store.check_values(self.template)
+        if not isinstance(self.template, Ensemble):
+            self.store.check_values(as_weights(self.template))
+
+    def artifact(self, recipe: Recipe) -> Artifact | EnsembleArtifact:
+        """Return what a recipe becomes."""
+        if isinstance(recipe, Ensemble):
+            return EnsembleArtifact(len(recipe.members))
+        return self.store.artifact(as_weights(recipe))
+
+    def export(self, recipe: Recipe, out: Path, *, card: str) -> None:
+        """Write what a recipe becomes to a new folder. Raises ConfigError when it is taken or cannot be written."""
+        if isinstance(recipe, Ensemble):
+            export_ensemble(recipe, self.job.settings.endpoints, out, card=card)
+        else:
+            export(self.store, as_weights(recipe), out, card=card)
 
 
 def prepare(job: Job) -> Prepared:
-    """Open the models and items of a job and check that they fit. Raises ConfigError; nothing is written."""
+    """Open the models and items of a job and check that they fit. Raises ConfigError; nothing is written or asked."""
     tasks = load_tasks(job)
     store = WeightStore()
+    template, layout = job.template, None
+    if isinstance(template, Ensemble):
+        _refuse_likelihoods(job, tasks)
+    else:
+        template = _resolved(job, as_weights(template), store)
+        layout = store.layout(template)
+    space = _space(job, template, layout)
+    found = baselines(template, store.is_adapter)
+    return Prepared(job, store, template, space, tasks, tuple(found), _identity(job, template, tasks))
+
+
+def _resolved(job: Job, template: WeightRecipe, store: WeightStore) -> WeightRecipe:
+    """Return the recipe with its models found and fitting together."""
     try:
-        template = store.resolve(job.template, job.root)
+        resolved = store.resolve(template, job.root)
     except ConfigError as error:
-        raise _unusable(job, store) or error from None
-    store.check(template)
-    layout = store.layout(template)
+        raise _unusable(job, template, store) or error from None
+    store.check(resolved)
+    return resolved
+
+
+def _space(job: Job, template: Recipe, layout: Layout | None) -> Space[Recipe]:
     try:
-        check(template, layout)
+        if layout is not None:
+            check(as_weights(template), layout)
         space = Space(template, layout)
     except RecipeProblem as problem:
         raise job.document.error(("recipe", *problem.path), problem.sentence) from None
@@ -62,10 +100,18 @@ def prepare(job: Job) -> Prepared:
     if not len(space):
         raise job.document.error(
             ("recipe",), "it has no holes, so there is nothing to search; write a range such as {low: 0, high: 1} "
-            "in place of a number, or use `evomerge merge`",
+            f"in place of a number, or use `evomerge {'eval' if isinstance(template, Ensemble) else 'merge'}`",
         )  # fmt: skip
-    found = baselines(template, store.is_adapter)
-    return Prepared(job, store, template, space, tasks, tuple(found), _identity(job, template, tasks))
+    return space
+
+
+def _refuse_likelihoods(job: Job, tasks: tuple[Task, ...]) -> None:
+    """Raise ConfigError for a task that judges by likelihood, which endpoints cannot tell."""
+    for index, task in enumerate(tasks):
+        for split in SPLITS:
+            if any(isinstance(task.request(item, split), Judge) for item in task.items(split)):
+                by_search = split == "search" and job.settings.tasks[index].search_by is not None
+                raise job.document.error(("tasks", index, "search_by" if by_search else "score"), NO_LIKELIHOODS)
 
 
 def load_tasks(job: Job) -> tuple[Task, ...]:
@@ -86,9 +132,9 @@ def _named(job: Job, path: KeyPath, error: ConfigError) -> ConfigError:
     return type(error)(str(job.document.error(path, str(error))))
 
 
-def _unusable(job: Job, store: WeightStore) -> ConfigError | None:
+def _unusable(job: Job, template: WeightRecipe, store: WeightStore) -> ConfigError | None:
     """Return what is wrong with the first model that cannot be used, with its key."""
-    for path, source in _sources(job.template, ("recipe",)):
+    for path, source in _sources(template, ("recipe",)):
         try:
             store.resolve(source, job.root)
         except ConfigError as error:
@@ -96,7 +142,7 @@ def _unusable(job: Job, store: WeightStore) -> ConfigError | None:
     return None
 
 
-def _sources(recipe: Recipe, path: KeyPath) -> Iterator[tuple[KeyPath, Source]]:
+def _sources(recipe: WeightRecipe, path: KeyPath) -> Iterator[tuple[KeyPath, Source]]:
     """Yield the sources of a recipe with their keys in the job."""
     if isinstance(recipe, Source):
         yield path, recipe

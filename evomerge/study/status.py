@@ -77,7 +77,7 @@ def _status(folder: Path, journal: Journal) -> Status:
         failed=failed,
         best=best,
         best_trial=best_trial,
-        items=journal.count_scores(),
+        items=journal.count_asked(),
         seconds=elapsed(journal),
         winner=winner,
         ended_by=ended,

@@ -18,10 +18,11 @@ from evomerge.backends.protocol import Backend
 from evomerge.errors import BackendError, CandidateError, ConfigError
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.strategies.search.make import make_strategy
+from evomerge.study.backends import make_evaluator
 from evomerge.study.choose import choose
 from evomerge.study.coverage import check_coverage
 from evomerge.study.deliver import deliver, finish
-from evomerge.study.evaluate import TaskEvaluator, Work
+from evomerge.study.evaluate import Work
 from evomerge.study.finalists import decide, finalists, looks
 from evomerge.study.fitness import Fitness, Scores, fitness
 from evomerge.study.journal import Journal, elapsed
@@ -92,7 +93,7 @@ class Study:
 
     def _identify(self, journal: Journal) -> None:
         before = journal.fact("identity")
-        if before is not None:
+        if before is not None and journal.begun:
             check_unchanged(str(self.folder), before, self.prepared.identity)
         else:
             journal.set_fact("identity", self.prepared.identity)
@@ -112,7 +113,7 @@ class _Run:
         self.prepared = study.prepared
         self.observer = study.observer
         self.journal = journal
-        self.evaluator = TaskEvaluator(study.backend, self.prepared.tasks, journal, study.observer.answered)
+        self.evaluator = make_evaluator(self.prepared, study.backend, journal, study.observer.answered)
         settings = self.prepared.job.settings
         self.limits = Limits(settings.search.trials, settings.budget.hours, elapsed(journal), self._reserve)
         self.left_out: dict[str, str] = {}
@@ -120,7 +121,7 @@ class _Run:
     async def run(self) -> Outcome:
         compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]
         begun = await self._compare(compared, "search", "baselines")
-        check_coverage(self.prepared, {name: scores for name, (_, scores) in begun.items()})
+        check_coverage(self.prepared, {name: scores for name, (_, scores) in begun.items()}, self.evaluator.reasons)
         if self.limits.hours is not None:
             await self._time_selection()
         search = await self._search()
@@ -151,7 +152,7 @@ class _Run:
             merged=merged,
         )
         begins = partial(self.observer.phase, "export", 0)
-        await deliver(self.journal, self.prepared.store, winner, merged, card=outcome.verdict, begins=begins)
+        await deliver(self.journal, self.prepared, winner, merged, card=outcome.verdict, begins=begins)
         finish(self.journal, self.limits.elapsed)
         return outcome
 
@@ -167,18 +168,18 @@ class _Run:
         """
         merges = [baseline.recipe for baseline in self.prepared.baselines if baseline.kind == "merge"]
         recipe = merges[-1] if merges else self.prepared.space.decode(self.prepared.space.start)
-        self.observer.phase("timing", self.prepared.items("select"))
-        begun, before = self.limits.elapsed, self.journal.count_scores()
+        self.observer.phase("timing", self.evaluator.items("select", 1))
+        begun, before = self.limits.elapsed, self.journal.count_asked()
         with suppress(CandidateError):
             await self._or_stop(self._evaluate(Work(recipe, recipe_id(recipe), "select")))
-        if scored := self.journal.count_scores() - before:
-            self.journal.set_fact("seconds_an_item", (self.limits.elapsed - begun) / scored)
+        if asked := self.journal.count_asked() - before:
+            self.journal.set_fact("seconds_an_item", (self.limits.elapsed - begun) / asked)
             self.journal.commit()
 
     async def _search(self) -> Search[Recipe]:
         settings = self.prepared.job.settings
         space = self.prepared.space
-        self.observer.phase("search", settings.search.trials * self.prepared.items("search"))
+        self.observer.phase("search", self.evaluator.items("search", settings.search.trials))
         search = Search(
             space=space,
             strategy=make_strategy(settings.search, space.genes, space.start),
@@ -204,7 +205,7 @@ class _Run:
         self, contenders: list[Contender], split: Split, phase: str
     ) -> dict[str, tuple[Contender, Scores]]:
         """Score contenders on a split and journal what they reached; one that cannot be is left out."""
-        self.observer.phase(phase, len(contenders) * self.prepared.items(split))
+        self.observer.phase(phase, self.evaluator.items(split, len(contenders)))
         found: dict[str, tuple[Contender, Scores]] = {}
         for contender in contenders:
             try:
@@ -271,8 +272,8 @@ class _Run:
         """Return the seconds that selection and test will take, from what an item of theirs has taken."""
         later = len(self.prepared.baselines) + self.prepared.job.settings.selection.finalists + 1
         tested = len(self.prepared.baselines) + 1
-        items = later * self.prepared.items("select") + tested * self.prepared.items("test")
-        return float(self.journal.fact("seconds_an_item") or 0.0) * items
+        asked = self.evaluator.requests("select", later) + self.evaluator.requests("test", tested)
+        return float(self.journal.fact("seconds_an_item") or 0.0) * asked
 
 
 def _check_new(folder: Path) -> None:

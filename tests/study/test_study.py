@@ -251,7 +251,7 @@ def test_signals_are_heard_while_weights_are_read_and_written(
     loop.close()
     ready = prepared(family)
     monkeypatch.setattr(Prepared, "check_values", blocking)
-    monkeypatch.setattr("evomerge.study.deliver.export", blocking)
+    monkeypatch.setattr(Prepared, "export", blocking)
     asyncio.run(study())
     assert heard == [True, True]
 
@@ -378,7 +378,7 @@ def test_items_that_no_model_can_take_end_the_study_before_its_search(family: Pa
     (family / "long.jsonl").write_text("\n".join(f'{{"question": "{q}", "answer": "1"}}' for q in questions))
     ready = prepared(family, changes=[("data: items.jsonl", "data: long.jsonl")])
     with pytest.raises(
-        ConfigError, match=r"objective.*no baseline answered more than .* long\.jsonl:\d+, which may be"
+        ConfigError, match=r"objective.*no baseline answered more than .* long\.jsonl:\d+ \(.*64 positions"
     ):
         run(ready, tmp_path / "study")
     with closing(Journal(tmp_path / "study" / "journal.db", read_only=True)) as journal:

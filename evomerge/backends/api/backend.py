@@ -14,7 +14,7 @@ from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.protocol import Placement, Unsupported
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.exchange import Answer, Generate, Request
-from evomerge.recipe.tree import Endpoint, Ensemble, Recipe
+from evomerge.recipe.tree import Endpoint, Recipe, asked_of
 
 NO_LIKELIHOODS = (
     "an endpoint tells no likelihood of a given text; score by a generated answer (exact, numeric, contains, regex, f1)"
@@ -45,13 +45,9 @@ class ApiBackend:
 
     def plan(self, recipe: Recipe) -> Placement | Unsupported:
         """Say who will be asked."""
-        match recipe:
-            case Endpoint():
-                endpoints = [recipe]
-            case Ensemble():
-                endpoints = [item.recipe for item in recipe.members]
-            case _:
-                return Unsupported("endpoints are asked, and this recipe merges weights")
+        endpoints = asked_of(recipe)
+        if not endpoints:
+            return Unsupported("endpoints are asked, and this recipe merges weights")
         unknown = next((endpoint.name for endpoint in endpoints if endpoint.name not in self._endpoints), None)
         if unknown is not None:
             return Unsupported(f"there is no endpoint '{unknown}'")
