@@ -3,7 +3,7 @@
 Both are linear in the models, so they say their coefficients, and adapters merged by them stay low-rank exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.errors import CandidateError
@@ -33,6 +33,19 @@ def shares(params: Parameters) -> tuple[float, ...]:
             "change a weight, or set normalize: false"
         )
     return tuple(weight / whole for weight in weights)
+
+
+def summed(origin: "Tensor", delta_of: "Callable[[int], Tensor]", params: Parameters) -> "Tensor":
+    """Return theta_0 + scale * sum w_i delta_i, weights divided by their sum if `normalize`.
+
+    `delta_of` gives the delta of an input by its index, a tensor of its own, which may be overwritten. Raises what
+    `shares` raises.
+    """
+    first, *others = shares(params)
+    result = delta_of(0).mul_(first)
+    for index, share in enumerate(others, start=1):
+        result.add_(delta_of(index), alpha=share)
+    return result.mul_(params.number("scale")).add_(origin)
 
 
 def _average(ctx: TensorContext, params: Parameters) -> Coefficients:  # noqa: ARG001  # the contract's arguments
@@ -80,8 +93,4 @@ def task_arithmetic(
 ) -> "Tensor":
     """Return theta_0 + scale * sum w_i (theta_i - theta_0); exactly theta_0 where all experts equal the base."""
     origin = required(base)
-    first, *others = shares(params)
-    result = (inputs[0] - origin).mul_(first)
-    for tensor, share in zip(inputs[1:], others, strict=True):
-        result.add_(tensor - origin, alpha=share)
-    return result.mul_(params.number("scale")).add_(origin)
+    return summed(origin, lambda index: inputs[index] - origin, params)

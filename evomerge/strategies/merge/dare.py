@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from evomerge.strategies.merge.averages import shares
+from evomerge.strategies.merge.averages import summed
 from evomerge.strategies.merge.masks import drop_, expert_key
 from evomerge.strategies.merge.parameters import MERGE_FUNC, SCALE, SIGNED_WEIGHT, normalize
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
-from evomerge.strategies.merge.ties import ballot, consensus
+from evomerge.strategies.merge.ties import voted
 from evomerge.strategies.merge.vectors import required, total
 
 if TYPE_CHECKING:
@@ -76,11 +76,7 @@ def _magnitude(tensor: "Tensor") -> "Tensor":
 def dare_linear(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters) -> "Tensor":
     """Return theta_0 + scale * sum w_i drop(theta_i - theta_0). There is no published default density; ours is 0.7."""
     origin = required(base)
-    first, *others = shares(params)
-    result = _dropped(ctx, origin, inputs, params, 0).mul_(first)
-    for index, share in enumerate(others, start=1):
-        result.add_(_dropped(ctx, origin, inputs, params, index), alpha=share)
-    return result.mul_(params.number("scale")).add_(origin)
+    return summed(origin, lambda index: _dropped(ctx, origin, inputs, params, index), params)
 
 
 @method(
@@ -97,8 +93,4 @@ def dare_ties(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tenso
     What agrees is summed by default: the rescaling already makes up for what was dropped.
     """
     origin = required(base)
-    weights = params.numbers("weight")
-    order = ballot(ctx, weights)
-    deltas = [_dropped(ctx, origin, inputs, params, index).mul_(weights[index]) for index in order]
-    merged = consensus(deltas, [weights[index] for index in order], params.choice("merge_func"))
-    return merged.mul_(params.number("scale")).add_(origin)
+    return voted(ctx, origin, lambda index: _dropped(ctx, origin, inputs, params, index), params)

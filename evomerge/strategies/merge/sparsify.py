@@ -1,11 +1,16 @@
-"""Keeping the largest entries of a task vector, in exactly the number that was asked for."""
+"""Keeping the largest entries of a task vector, of one tensor or of the whole model, in exactly the number that was
+asked for.
+"""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from evomerge.strategies.merge.magnitudes import Magnitudes, select_
+from evomerge.strategies.merge.protocol import Whole
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from evomerge.strategies.merge.whole import OfInputs
 
 
 def kept_count(size: int, density: float) -> int:
@@ -28,3 +33,15 @@ def trim(delta: "Tensor", density: float) -> "Tensor":
     if kept == 0:
         return delta.zero_()
     return select_(delta, Magnitudes.of(delta).band(0, kept))
+
+
+def trim_model(delta: "Tensor", density: float, whole: Whole, index: int) -> "Tensor":
+    """Return one tensor's part of an input's trimmed whole task vector; `delta` is overwritten.
+
+    `whole` has the `Magnitudes` of every input (`whole.delta_magnitudes`), and `index` says which input this is. The
+    `kept_count` entries of largest magnitude of all tensors are kept, of equal ones those of the tensors that come
+    first.
+    """
+    total = cast("OfInputs[Magnitudes]", whole.total).each[index]
+    before = None if whole.before is None else cast("OfInputs[Magnitudes]", whole.before).each[index]
+    return select_(delta, total.band(0, kept_count(total.size, density)), before)

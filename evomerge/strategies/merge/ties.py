@@ -1,18 +1,19 @@
 """TIES: trim each task vector to its largest entries, elect a sign for each coordinate, merge those that agree with it.
 
-Two rules of the paper's code are replaced by the exact ones: the trim is per tensor and keeps exactly the number asked
-for, and a vote that ends at zero elects plus.
+Two rules of the paper's code are replaced by exact ones: the trim keeps exactly the number asked for, of each tensor or
+of the whole model, and a vote that ends at zero elects plus. The vote is there for other methods that sparsify.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
 
 from evomerge.strategies.merge.parameters import MERGE_FUNC, SCALE, WEIGHT
-from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
+from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, Stage, TensorContext
 from evomerge.strategies.merge.registry import method
-from evomerge.strategies.merge.sparsify import trim
+from evomerge.strategies.merge.sparsify import trim, trim_model
 from evomerge.strategies.merge.vectors import pieces, required
+from evomerge.strategies.merge.whole import delta_magnitudes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +41,18 @@ def consensus(deltas: "list[Tensor]", weights: Sequence[float], merge_func: str)
     return result.view(deltas[0].shape)
 
 
+def voted(ctx: TensorContext, origin: "Tensor", delta_of: "Callable[[int], Tensor]", params: Parameters) -> "Tensor":
+    """Return theta_0 + scale * consensus of the inputs' deltas, weights multiplied in before the vote.
+
+    `delta_of` gives the delta of an input by its index, a tensor of its own, which is overwritten.
+    """
+    weights = params.numbers("weight")
+    order = ballot(ctx, weights)
+    deltas = [delta_of(index).mul_(weights[index]) for index in order]
+    merged = consensus(deltas, [weights[index] for index in order], params.choice("merge_func"))
+    return merged.mul_(params.number("scale")).add_(origin)
+
+
 def _agreed(deltas: "list[Tensor]", weights: Sequence[float], merge_func: str) -> "Tensor":
     import torch
 
@@ -56,17 +69,21 @@ def _agreed(deltas: "list[Tensor]", weights: Sequence[float], merge_func: str) -
     return merged
 
 
+def _stages(params: Parameters) -> tuple[Stage, ...]:
+    return (delta_magnitudes,) if params.choice("scope") == "model" else ()
+
+
 @method(
     "ties",
     title="TIES: trim, elect sign, merge what agrees",
-    needs=Needs(base="required", inputs=(1, None), scope="tensor"),
+    needs=Needs(base="required", inputs=(1, None), scope="model"),
     parameters=(
         WEIGHT,
         Parameter(
             "density",
             "input",
             0.2,
-            "Share of this model's differences to the base that is kept, the largest of each tensor.",
+            "Share of this model's differences to the base that is kept, the largest of each tensor or of the model.",
             low=0.05,
             high=1.0,
             minimum=0.0,
@@ -74,19 +91,31 @@ def _agreed(deltas: "list[Tensor]", weights: Sequence[float], merge_func: str) -
         ),
         SCALE,
         MERGE_FUNC,
+        Parameter(
+            "scope",
+            "merge",
+            "tensor",
+            "Of what the largest differences are kept: of each tensor, or of all tensors of the model together.",
+            choices=("tensor", "model"),
+        ),
     ),
     source="Yadav et al. 2023, TIES-Merging, arXiv:2306.01708",
     evidence="V",
+    stages=_stages,
 )
 def ties(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters) -> "Tensor":
     """Return theta_0 + scale * consensus of the trimmed task vectors, weights multiplied in before the vote.
 
-    Defaults are the paper's (density 0.2, scale 1, mean, no weights). Of each tensor exactly int(n * density) entries
-    are kept, at least one, of equal ones those of lowest index.
+    Defaults are the paper's (density 0.2, scale 1, mean, no weights), but that its code trims the whole model at once,
+    which is `scope` model. Of each tensor, or of the model, exactly int(n * density) entries are kept, at least one, of
+    equal ones those of lowest index (in the model: of the first tensor in natural order).
     """
     origin = required(base)
-    weights, densities = params.numbers("weight"), params.numbers("density")
-    order = ballot(ctx, weights)
-    deltas = [trim(inputs[index] - origin, densities[index]).mul_(weights[index]) for index in order]
-    merged = consensus(deltas, [weights[index] for index in order], params.choice("merge_func"))
-    return merged.mul_(params.number("scale")).add_(origin)
+    densities = params.numbers("density")
+    whole = ctx.whole[0] if params.choice("scope") == "model" else None
+
+    def delta_of(index: int) -> "Tensor":
+        delta = inputs[index] - origin
+        return trim(delta, densities[index]) if whole is None else trim_model(delta, densities[index], whole, index)
+
+    return voted(ctx, origin, delta_of, params)

@@ -1,6 +1,7 @@
 """Calling a method in tests as a person would write it: the merge's parameters as a map, the inputs' by name."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from evomerge.recipe.tree import Input, Merge, Source
 from evomerge.recipe.values import Scalar
-from evomerge.strategies.merge.protocol import Parameters, TensorContext
+from evomerge.strategies.merge.protocol import Parameters, Summary, TensorContext, Whole
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
 from tests.strategies.merge.reference import Array
@@ -43,13 +44,38 @@ def apply(
     fingerprints: Sequence[str] | None = None,
     weight: Sequence[float] | None = None,
     density: Sequence[float] | None = None,
+    **each: Sequence[float] | None,
 ) -> Tensor:
-    """Merge tensors by the method of that name."""
+    """Merge tensors, which are the whole model, by the method of that name."""
     prints = tuple(fingerprints or (f"expert-{index}" for index in range(len(inputs))))
-    context = TensorContext(TENSOR, depth=0.0, layers=1, seed=seed, fingerprints=prints)
-    return get(name).apply(
-        context, base, inputs, parameters(name, len(inputs), merge or {}, {"weight": weight, "density": density})
-    )
+    given = parameters(name, len(inputs), merge or {}, {"weight": weight, "density": density, **each})
+    return apply_model(name, {TENSOR: (base, inputs)}, given, prints, seed)[TENSOR]
+
+
+def apply_model(
+    name: str,
+    model: Mapping[str, tuple[Tensor | None, Sequence[Tensor]]],
+    given: Parameters,
+    fingerprints: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Tensor]:
+    """Merge the tensors of a whole model, the base's and the inputs' of each name, in that order."""
+    method = get(name)
+    contexts = {
+        tensor: TensorContext(tensor, depth=0.0, layers=1, seed=seed, fingerprints=tuple(fingerprints))
+        for tensor in model
+    }
+    for stage in method.stages(given) if method.stages else ():
+        found = [stage(contexts[tensor], *tensors) for tensor, tensors in model.items()]
+        sums: list[Summary | None] = [None]
+        for summary in found:
+            sums.append(summary if sums[-1] is None else sums[-1] + summary)
+        total = sums[-1]
+        assert total is not None
+        for tensor, before in zip(model, sums, strict=False):
+            whole = (*contexts[tensor].whole, Whole(total, before))
+            contexts[tensor] = replace(contexts[tensor], whole=whole)
+    return {tensor: method.apply(contexts[tensor], *tensors, given) for tensor, tensors in model.items()}
 
 
 def tensor(values: object) -> Tensor:

@@ -155,7 +155,7 @@ def test_what_decoding_leaves_fits_the_method_that_was_chosen() -> None:
 
 def test_parameters_are_given_or_at_their_defaults() -> None:
     found = parameters_for(merge("ties", {"weight": 1}, {"density": 0.5}, scale=2), get("ties"), None, 0.0)
-    assert found.merge == {"scale": 2.0, "merge_func": "mean"}
+    assert found.merge == {"scale": 2.0, "merge_func": "mean", "scope": "tensor"}
     assert found.inputs == ({"weight": 1.0, "density": 0.2}, {"weight": 1.0, "density": 0.5})
     assert all(type(value) is float for values in found.inputs for value in values.values())
     assert found.number("scale") == 2.0

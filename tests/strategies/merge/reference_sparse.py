@@ -1,0 +1,48 @@
+"""The methods that sparsify, once more in numpy and float64, from the formulas, sharing no code with the package.
+
+Plain loops over coordinates wherever a vectorised form could repeat the package's mistakes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tests.strategies.merge.reference import Array, coarse, consensus
+
+
+def ranked(values: Sequence[float]) -> list[int]:
+    """Return the indices by falling magnitude as bfloat16 has it, then by rising index."""
+    return sorted(range(len(values)), key=lambda index: (-coarse(values[index]), index))
+
+
+def count(size: int, share: float) -> int:
+    """Return how many of so many a share above zero is: the whole part, and at least one."""
+    return max(1, int(size * share)) if size and share > 0 else 0
+
+
+def flattened(model: Sequence[Array]) -> Array:
+    return np.concatenate([tensor.ravel() for tensor in model])
+
+
+def unflattened(flat: Array, like: Sequence[Array]) -> list[Array]:
+    ends = np.cumsum([tensor.size for tensor in like])
+    return [part.reshape(own.shape) for part, own in zip(np.split(flat, ends[:-1]), like, strict=True)]
+
+
+def keep(tau: Array, indices: Sequence[int]) -> Array:
+    kept = np.zeros_like(tau)
+    for index in indices:
+        kept.flat[index] = tau.flat[index]
+    return kept
+
+
+def ties_of_models(
+    base: Sequence[Array], models: Sequence[Sequence[Array]], weights: Sequence[float], densities: Sequence[float]
+) -> list[Array]:
+    """Return TIES with the trim over whole models, each a list of its tensors."""
+    origin = flattened(base)
+    trimmed: list[Array] = []
+    for model, weight, density in zip(models, weights, densities, strict=True):
+        tau = flattened(model) - origin
+        trimmed.append(weight * keep(tau, ranked(list(tau))[: count(tau.size, density)]))
+    return unflattened(origin + consensus(trimmed, weights, "mean"), base)
