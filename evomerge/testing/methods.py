@@ -1,14 +1,17 @@
 """What every merge method must keep, whatever its formula.
 
-`check_method` runs a method with its default parameters over small tensors of several shapes and dtypes. It says
-nothing about whether the formula is the paper's: that takes a reference of its own.
+`check_method` runs a method with its default parameters, and with each other choice that it offers, over small tensors
+of several shapes and dtypes. It says nothing about whether the formula is the paper's: that takes a reference of its
+own.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+from evomerge.recipe.holes import Scalar
+from evomerge.strategies.merge.mixtures import combined, products, shaped, vectors
 from evomerge.strategies.merge.protocol import Method, Parameter, Parameters, TensorContext, Whole
 
 if TYPE_CHECKING:
@@ -26,23 +29,25 @@ class _Case:
     base: "Tensor | None"
     inputs: "tuple[Tensor, ...]"
     fingerprints: tuple[str, ...]
+    chosen: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
 
     def run(self) -> "Tensor":
-        stages = () if self.method.stages is None else self.method.stages(self.defaults)
+        stages = () if self.method.stages is None else self.method.stages(self.parameters)
         context = self.context
         for stage in stages:  # the whole model is this one tensor
             found = Whole(stage(context, self.base, self.inputs), None)
             context = replace(context, whole=(*context.whole, found))
-        return self.method.apply(context, self.base, self.inputs, self.defaults)
+        return self.method.apply(context, self.base, self.inputs, self.parameters)
 
     @property
     def context(self) -> TensorContext:
         return TensorContext("layers.0.mlp.weight", 0.5, 2, 11, self.fingerprints)
 
     @property
-    def defaults(self) -> Parameters:
-        def of(owner: str) -> dict[str, float | int | str | bool]:
-            return {parameter.name: parameter.default for parameter in self.method.parameters if parameter.of == owner}
+    def parameters(self) -> Parameters:
+        def of(owner: str) -> dict[str, Scalar]:
+            declared = [parameter for parameter in self.method.parameters if parameter.of == owner]
+            return {parameter.name: self.chosen.get(parameter.name, parameter.default) for parameter in declared}
 
         return Parameters(of("merge"), tuple(of("input") for _ in self.inputs))
 
@@ -57,15 +62,18 @@ def check_method(method: Method) -> None:
     Checked: what it declares about its parameters; that shape and dtype are kept and nothing that comes in is changed
     or shared; that a repeated call gives the same bits; that the order of the inputs does not matter (unless
     `needs.ordered`); that experts equal to the base give the base; that zero tensors give finite numbers; that its
-    coefficients, where it has them, are what it computes; that slices can be merged alone where `needs.scope` says
-    element.
+    coefficients, or the weights of its mixture, where it has them, are what it computes; that slices can be merged
+    alone where `needs.scope` says element; that it has stages only where `needs.scope` says model.
     """
+    _require(method.stages is None or method.needs.scope == "model", method, "has stages, and its scope is not model")
     for parameter in method.parameters:
         _check_parameter(method, parameter)
-    for make in _cases(method):
+    choices = [{parameter.name: value} for parameter in method.parameters for value in parameter.choices]
+    for make in (replace(case, chosen=chosen) for case in _cases(method) for chosen in choices or [{}]):
         for check in (_keeps_form, _is_repeatable, _ignores_order, _keeps_equal_models, _stands_zeros):
             check(make)
         _check_coefficients(make)
+        _check_mixture(make)
         _check_slices(make)
 
 
@@ -166,13 +174,31 @@ def _stands_zeros(case: _Case) -> None:
 def _check_coefficients(case: _Case) -> None:
     if case.method.coefficients is None:
         return
-    found = case.method.coefficients(case.context, case.defaults)
+    found = case.method.coefficients(case.context, case.parameters)
     _require(len(found.inputs) == len(case.inputs), case.method, "does not have a coefficient for each input")
     _require(case.base is not None or found.base == 0, case.method, "has a coefficient for a base that is not there")
     expected = case.inputs[0] * 0 if case.base is None else case.base * found.base
     for tensor, weight in zip(case.inputs, found.inputs, strict=True):
         expected = expected + tensor * weight
     _require(_close(case.run(), expected), case.method, "its coefficients are not what it computes")
+
+
+def _check_mixture(case: _Case) -> None:
+    mixture = case.method.mixture
+    if mixture is None:
+        return
+    context = shaped(case.context, case.inputs[0])
+    along = mixture.along(context, case.parameters)
+    summed = vectors(mixture, case.base, case.inputs)
+    found = products(summed, along)
+    weights = mixture.weights(context, case.parameters, found.copy())
+    _require(
+        weights.dtype == found.dtype and weights.shape == found.shape[:2],
+        case.method,
+        f"the weights of its mixture are {weights.dtype} of shape {weights.shape}, not {found.dtype} {found.shape[:2]}",
+    )
+    expected = combined(mixture, summed, weights, along, case.base is not None)
+    _require(_close(case.run(), expected), case.method, "the weights of its mixture are not what it computes")
 
 
 def _check_slices(case: _Case) -> None:

@@ -6,6 +6,7 @@ float64, so what hangs on them does not change with the number of threads beyond
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Literal
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Weights = Callable[[TensorContext, Parameters, "NDArray[np.float64]"], "NDArray[np.float64]"]
 
 _PIECE = 1 << 16  # elements of which a few tensors stay in a core's cache in float64
+_SHORT = 1e-12
 
 
 def mixture(
@@ -53,9 +55,11 @@ def mixture(
         def apply(
             ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", params: Parameters
         ) -> "Tensor":
-            summed = vectors(mixed, base, inputs)
-            lying = mixed.along(ctx, params)
-            return combined(mixed, summed, weights(ctx, params, products(summed, lying)), lying, base is not None)
+            origin = None if needs.base == "unused" else base
+            summed = vectors(mixed, origin, inputs)
+            told = shaped(ctx, inputs[0])
+            lying = mixed.along(told, params)
+            return combined(mixed, summed, weights(told, params, products(summed, lying)), lying, origin is not None)
 
         declared = method(
             name, title=title, needs=needs, parameters=parameters, source=source, evidence=evidence, mixture=mixed
@@ -67,6 +71,11 @@ def mixture(
 
 def _always(along: Along) -> Callable[[TensorContext, Parameters], Along]:
     return lambda _ctx, _params: along
+
+
+def shaped(ctx: TensorContext, tensor: "Tensor") -> TensorContext:
+    """Return the context with the tensor's shape, as a mixture's functions need it."""
+    return replace(ctx, shape=tuple(tensor.shape))
 
 
 def vectors(mixed: Mixture, base: "Tensor | None", inputs: "Sequence[Tensor]") -> "list[Tensor]":
@@ -111,6 +120,33 @@ def combined(
     for index in reversed(order) if based and mixed.of == "deltas" else order:  # small differences first
         result.addcmul_(summed[index].reshape(rows, columns), shares[:, index].reshape(shape))
     return result.reshape(summed[0].shape)
+
+
+def of_inputs(products: "NDArray[np.float64]", params: Parameters) -> "NDArray[np.float64]":
+    """Return the inner products of the inputs alone, whether there is a base or not."""
+    first = products.shape[1] - len(params.inputs)
+    return products[:, first:, first:]
+
+
+def on_base(products: "NDArray[np.float64]", shares: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Return the weights of a sum, of shape (vectors, models): one for the base where it is there, and the inputs'."""
+    import numpy as np
+
+    return np.pad(shares, ((0, 0), (products.shape[1] - shares.shape[1], 0)), constant_values=1.0)
+
+
+def directions(products: "NDArray[np.float64]") -> "tuple[NDArray[np.float64], NDArray[np.float64]]":
+    """Return the lengths of vectors and the cosines between them, of shape (vectors, models) and (.., models, models).
+
+    A vector no longer than 1e-12 times the longest one has no direction: its length is 0, and it is at a right angle
+    to all, itself included.
+    """
+    import numpy as np
+
+    lengths = np.sqrt(np.diagonal(products, axis1=1, axis2=2))
+    lengths = np.where(lengths > _SHORT * lengths.max(axis=1, keepdims=True, initial=0.0), lengths, 0.0)
+    inverse = np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0)
+    return lengths, np.clip(products * inverse[:, :, None] * inverse[:, None, :], -1.0, 1.0)
 
 
 def _matrix(tensor: "Tensor") -> tuple[int, int]:

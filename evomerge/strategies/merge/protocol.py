@@ -27,7 +27,7 @@ class TensorContext:
 
     `depth` is in [0, 1] over `layers` layers; `seed` is the merge's own; `fingerprints` identify the inputs in their
     order, so that random masks belong to an expert and not to its place in the list. `whole` has what the method's
-    stages found over the whole model, one for each.
+    stages found over the whole model, one for each. `shape` is the tensor's, told to mixtures, which see no tensor.
     """
 
     name: str
@@ -36,6 +36,14 @@ class TensorContext:
     seed: int
     fingerprints: tuple[str, ...]
     whole: "tuple[Whole, ...]" = ()
+    shape: tuple[int, ...] | None = None
+
+    @property
+    def is_matrix(self) -> bool:
+        """True for two dimensions or more. Raises ValueError where the shape is not told."""
+        if self.shape is None:
+            raise ValueError(f"the shape of {self.name} is not told to its merge method")
+        return len(self.shape) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +129,7 @@ class Mixture:
     (where it is there) and the inputs' differences to it. `weights` takes their inner products in float64, of shape
     (vectors of the tensor, models, models), and returns weights in float64, of shape (vectors of the tensor, models):
     each vector of the result is the sum of the models' vectors times these. The products do not depend on parameters,
-    so a study computes them once; what `weights` costs hardly counts.
+    so a study computes them once; what `weights` costs hardly counts. The context of both has the tensor's shape.
     """
 
     of: Literal["models", "deltas"]

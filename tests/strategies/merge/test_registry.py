@@ -13,7 +13,23 @@ from evomerge.strategies.merge import registry
 from evomerge.strategies.merge.protocol import Needs
 from evomerge.strategies.merge.registry import get, method, methods
 
-OURS = ["dare_linear", "dare_ties", "linear", "slerp", "task_arithmetic", "ties"]
+OURS = [
+    "arcee_fusion",
+    "dare_linear",
+    "dare_ties",
+    "karcher",
+    "layer_swap",
+    "linear",
+    "lines",
+    "model_stock",
+    "multislerp",
+    "nearswap",
+    "nuslerp",
+    "slerp",
+    "task_arithmetic",
+    "ties",
+    "widen",
+]
 
 PLUGIN = """
 from evomerge.strategies.merge.protocol import Needs
@@ -60,7 +76,12 @@ def test_every_method_says_where_it_comes_from() -> None:
 
 
 def test_weighted_sums_alone_have_coefficients() -> None:
-    assert [name for name in OURS if get(name).coefficients] == ["linear", "task_arithmetic"]
+    assert [name for name in OURS if get(name).coefficients] == ["layer_swap", "linear", "lines", "task_arithmetic"]
+
+
+def test_mixtures_are_what_follows_from_inner_products() -> None:
+    known = ["karcher", "model_stock", "multislerp", "nuslerp", "slerp", "widen"]
+    assert [name for name in OURS if get(name).mixture] == known
 
 
 def test_unknown_name_is_answered_with_the_nearest() -> None:
@@ -69,7 +90,7 @@ def test_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_name_like_no_other_is_answered_with_all() -> None:
-    with pytest.raises(ConfigError, match="no merge method 'zzzz'; known are dare_linear, dare_ties, linear"):
+    with pytest.raises(ConfigError, match=f"no merge method 'zzzz'; known are {', '.join(methods())}"):
         get("zzzz")
 
 
