@@ -35,6 +35,21 @@ def trim(delta: "Tensor", density: float) -> "Tensor":
     return select_(delta, Magnitudes.of(delta).band(0, kept))
 
 
+def trim_tails(delta: "Tensor", density: float, gamma: float) -> "Tensor":
+    """Return the delta without its int(n * gamma) largest entries and without its smallest ones, so that `kept_count`
+    remain; `delta` may be overwritten.
+
+    Where the density leaves less to remove than gamma asks for, that much of the largest goes. Entries are ordered as
+    in `trim`.
+    """
+    size = delta.numel()
+    kept = kept_count(size, density)
+    if kept == size:
+        return delta
+    first = min(int(size * gamma), size - kept)
+    return select_(delta, Magnitudes.of(delta).band(first, first + kept))
+
+
 def trim_model(delta: "Tensor", density: float, whole: Whole, index: int) -> "Tensor":
     """Return one tensor's part of an input's trimmed whole task vector; `delta` is overwritten.
 

@@ -46,3 +46,26 @@ def ties_of_models(
         tau = flattened(model) - origin
         trimmed.append(weight * keep(tau, ranked(list(tau))[: count(tau.size, density)]))
     return unflattened(origin + consensus(trimmed, weights, "mean"), base)
+
+
+def without_tails(tau: Array, density: float, gamma: float) -> Array:
+    kept = count(tau.size, density)
+    outliers = min(int(tau.size * gamma), tau.size - kept)
+    return keep(tau, ranked(list(tau.ravel()))[outliers : outliers + kept])
+
+
+def breadcrumbs(
+    base: Array,
+    models: Sequence[Array],
+    weights: Sequence[float],
+    densities: Sequence[float],
+    *,
+    gammas: Sequence[float],
+    merge_func: str | None = None,
+) -> Array:
+    """Return Breadcrumbs with a sum (no `merge_func`) or with TIES' vote."""
+    weighted = [
+        weight * without_tails(model - base, density, gamma)
+        for model, weight, density, gamma in zip(models, weights, densities, gammas, strict=True)
+    ]
+    return base + (np.add.reduce(weighted) if merge_func is None else consensus(weighted, weights, merge_func))

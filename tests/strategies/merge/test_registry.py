@@ -15,6 +15,8 @@ from evomerge.strategies.merge.registry import get, method, methods
 
 OURS = [
     "arcee_fusion",
+    "breadcrumbs",
+    "breadcrumbs_ties",
     "dare_linear",
     "dare_ties",
     "karcher",

@@ -1,0 +1,35 @@
+"""The methods that sparsify against their float64 references, also over tied, zero, single and empty tensors."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.strategies.merge import reference_sparse
+from tests.strategies.merge.support import apply
+from tests.strategies.merge.test_formulas import Example, agree, examples
+
+FUNCS = [None, "mean", "sum", "max"]
+GAMMAS = st.lists(st.sampled_from([0.0, 0.01, 0.1, 0.3, 1.0]), min_size=4, max_size=4)
+
+
+@pytest.mark.parametrize("merge_func", FUNCS)
+@given(example=examples(), gammas=GAMMAS)
+def test_breadcrumbs(merge_func: str | None, example: Example, gammas: list[float]) -> None:
+    base, experts = example.arrays
+    own = gammas[: len(experts)]
+    name, merge = ("breadcrumbs", {}) if merge_func is None else ("breadcrumbs_ties", {"merge_func": merge_func})
+    found = apply(
+        name,
+        example.base,
+        example.experts,
+        merge,
+        weight=example.weights,
+        density=example.densities,
+        gamma=own,
+    )
+    agree(
+        found,
+        reference_sparse.breadcrumbs(
+            base, experts, example.weights, example.densities, gammas=own, merge_func=merge_func
+        ),
+    )
