@@ -74,6 +74,7 @@ def _terminable() -> Generator[None]:
 def _run(job: "Job", folder: Path, file: Path) -> str | None:
     """Prepare and run a study and show its outcome; return why it was stopped, or None when it is finished."""
     from evomerge.cli.tables import output, print_outcome
+    from evomerge.recipe.tree import Ensemble
     from evomerge.report.write import write_report
     from evomerge.study.backends import make_backend
     from evomerge.study.limits import Stop
@@ -93,7 +94,8 @@ def _run(job: "Job", folder: Path, file: Path) -> str | None:
     console = output()
     print_outcome(outcome, console)
     written = write_report(outcome, folder)
-    typer.echo(f"\nMerged model:  {outcome.merged}")
+    made = "Ensemble:" if isinstance(outcome.winner.recipe, Ensemble) else "Merged model:"
+    typer.echo(f"\n{made:<14} {outcome.merged}")
     typer.echo(f"Report:        {', '.join(map(str, written))}")
     typer.echo(f"Next:          {shlex.join(['evomerge', 'eval', str(file), str(outcome.merged)])}")
     return None

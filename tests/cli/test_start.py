@@ -109,8 +109,9 @@ def test_the_job_may_stand_in_another_folder_than_its_models(place: Path, comman
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["https://example.org/v1", ONE], "this version searches models in folders, adapters and hub ids"),
-        ([ONE, TWO, "--base", "http://localhost:1/v1"], "http://localhost:1/v1: this version searches"),
+        (["https://example.org/v1#small", ONE], "models/one: weights and endpoints cannot be combined yet"),
+        ([ONE, TWO, "--base", "http://localhost:1/v1"], "--base http://localhost:1/v1: an endpoint is no base"),
+        ([ONE, TWO, "--api-key-env", "KEY"], "--api-key-env: only endpoints take keys, and none is named"),
         ([ONE], "models/one: one model alone leaves nothing to search; name another, or its --base"),
         ([ONE, "./nope"], "nope does not exist; correct the path of the model"),
         ([ONE, "models/wide"], "merge only models of one architecture"),
