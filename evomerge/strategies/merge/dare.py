@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from evomerge.strategies.merge.averages import summed
 from evomerge.strategies.merge.masks import drop_, expert_key
-from evomerge.strategies.merge.parameters import MERGE_FUNC, SCALE, SIGNED_WEIGHT, normalize
+from evomerge.strategies.merge.parameters import MERGE_FUNC, RESCALE, SCALE, SIGNED_WEIGHT, normalize
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
 from evomerge.strategies.merge.ties import voted
-from evomerge.strategies.merge.vectors import required, total
+from evomerge.strategies.merge.vectors import mass, required, with_mass_
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,14 +31,6 @@ _DENSITY = Parameter(
     minimum=0.001,
     maximum=1.0,
 )
-_RESCALE = Parameter(
-    "rescale",
-    "merge",
-    "unbiased",
-    "What is kept is divided by the density (unbiased: right on average), or brought back to the sum of magnitudes "
-    "that the tensor's differences had before (l1).",
-    choices=("unbiased", "l1"),
-)
 
 
 def _dropped(
@@ -53,23 +45,18 @@ def _dropped(
     if density == 1:
         return delta
     l1 = params.choice("rescale") == "l1"
-    before = total(_magnitude, delta) if l1 else 0.0
+    before = mass(delta) if l1 else 0.0
     kept = drop_(delta.flatten(), expert_key(ctx.seed, ctx.name, ctx.fingerprints[index]), density).view(delta.shape)
     if not l1:
         return kept.div_(density)
-    after = total(_magnitude, kept)
-    return kept.mul_(before / after) if after > 0 else kept
-
-
-def _magnitude(tensor: "Tensor") -> "Tensor":
-    return tensor.abs()
+    return with_mass_(kept, before)
 
 
 @method(
     "dare_linear",
     title="DARE: drop at random and rescale, then sum",
     needs=_NEEDS,
-    parameters=(SIGNED_WEIGHT, _DENSITY, SCALE, _RESCALE, normalize(default=False)),
+    parameters=(SIGNED_WEIGHT, _DENSITY, SCALE, RESCALE, normalize(default=False)),
     source=_SOURCE,
     evidence="V",
 )
@@ -83,7 +70,7 @@ def dare_linear(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Ten
     "dare_ties",
     title="DARE with TIES: drop at random and rescale, elect sign, merge what agrees",
     needs=_NEEDS,
-    parameters=(SIGNED_WEIGHT, _DENSITY, SCALE, _RESCALE, replace(MERGE_FUNC, default="sum")),
+    parameters=(SIGNED_WEIGHT, _DENSITY, SCALE, RESCALE, replace(MERGE_FUNC, default="sum")),
     source=_SOURCE,
     evidence="V",
 )

@@ -12,6 +12,7 @@ The numbers: a 64-bit key is the BLAKE2b hash of (seed, name, fingerprint); word
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,11 +36,28 @@ def drop_(flat: "Tensor", key: int, density: float, *, offset: int = 0) -> "Tens
     `flat` has one dimension and may be a slice of a larger tensor; `offset` is the flat index of its first element
     there. `density` is above 0 and at most 1, where all is kept. Raises ValueError beyond.
     """
-    import torch
-
     if not 0 < density <= 1:
         raise ValueError(f"a mask's density must be above 0 and at most 1, and it is {density}")
-    highest = _highest_kept(density)
+    highest = highest_kept(density)
+    for span, halves in _halves(flat, key, offset):
+        flat[span].mul_(halves <= highest)
+    return flat
+
+
+def drop_each_(flat: "Tensor", key: int, highest: "Tensor", *, offset: int = 0) -> "Tensor":
+    """The same as `drop_`, with a density for each element.
+
+    `highest` has their `highest_kept` (or what `highest_kept_each` returns), int32 of the shape of `flat`.
+    """
+    for span, halves in _halves(flat, key, offset):
+        flat[span].mul_(halves <= highest[span])
+    return flat
+
+
+def _halves(flat: "Tensor", key: int, offset: int) -> "Iterator[tuple[slice, Tensor]]":
+    """Yield slices that cover a tensor, each with the signed numbers h of its elements, which the next overwrites."""
+    import torch
+
     first, last = offset // 2, (offset + flat.numel() + 1) // 2
     piece = min(_CPU_PIECE if flat.device.type == "cpu" else _GPU_PIECE, last - first)
     ramp = torch.arange(1, piece + 1, dtype=torch.int64, device=flat.device).mul_(_signed(_GOLDEN))
@@ -49,8 +67,7 @@ def drop_(flat: "Tensor", key: int, density: float, *, offset: int = 0) -> "Tens
         _fill(words[:size], scratch[:size], ramp[:size], key + start * _GOLDEN)
         begin, end = max(2 * start, offset), min(2 * (start + size), offset + flat.numel())
         halves = words[:size].view(torch.int32)[begin - 2 * start : end - 2 * start]
-        flat[begin - offset : end - offset].mul_(halves <= highest)
-    return flat
+        yield slice(begin - offset, end - offset), halves
 
 
 def _fill(words: "Tensor", scratch: "Tensor", ramp: "Tensor", start: int) -> None:
@@ -66,9 +83,16 @@ def _fill(words: "Tensor", scratch: "Tensor", ramp: "Tensor", start: int) -> Non
             words.mul_(_signed(factor))
 
 
-def _highest_kept(density: float) -> int:
+def highest_kept(density: float) -> int:
     """Return the largest int32 h whose u = (h + 2^31) / 2^32 is below the density."""
     return math.ceil(density * (1 << 32)) - 1 - (1 << 31)
+
+
+def highest_kept_each(densities: "Tensor") -> "Tensor":
+    """Return `highest_kept` of densities above 0 and at most 1, given in float64, as int32."""
+    import torch
+
+    return densities.mul(1 << 32).ceil_().sub_(1 + (1 << 31)).to(torch.int32)
 
 
 def _signed(word: int) -> int:

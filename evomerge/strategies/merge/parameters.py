@@ -33,3 +33,12 @@ MERGE_FUNC = Parameter(
     "What becomes of the entries that agree with the elected sign: their weighted mean, their sum, or the largest.",
     choices=("mean", "sum", "max"),
 )
+
+RESCALE = Parameter(
+    "rescale",
+    "merge",
+    "unbiased",
+    "What is kept is divided by its chance to be kept (unbiased: right on average), or brought back to the sum of "
+    "magnitudes that the tensor's differences had before (l1).",
+    choices=("unbiased", "l1"),
+)

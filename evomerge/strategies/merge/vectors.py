@@ -40,3 +40,30 @@ def total(term: "Callable[..., Tensor]", *tensors: "Tensor") -> float:
     for span in pieces(flat[0]):
         result += term(*(tensor[span].double() for tensor in flat)).sum()
     return float(result)
+
+
+def mass(tensor: "Tensor") -> float:
+    """Return the sum of all magnitudes of a tensor, its L1 norm."""
+    return total(_magnitude, tensor)
+
+
+def with_mass_(tensor: "Tensor", wanted: float) -> "Tensor":
+    """Multiply a tensor, in place, so that its `mass` is the one wanted; one that has none stays as it is."""
+    there = mass(tensor)
+    return tensor.mul_(wanted / there) if there > 0 else tensor
+
+
+def _magnitude(tensor: "Tensor") -> "Tensor":
+    return tensor.abs()
+
+
+def as_rows(tensor: "Tensor") -> "Tensor":
+    """Return a tensor as a matrix: its first dimension by all others together; with less than two it is one row."""
+    return tensor.reshape(1, -1) if tensor.dim() < 2 else tensor.flatten(1)
+
+
+def row_blocks(rows: int, columns: int) -> Iterator[slice]:
+    """Yield slices of a matrix's rows, on which some tensors stay in a CPU's cache."""
+    step = max(_PIECE // max(columns, 1), 1)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))

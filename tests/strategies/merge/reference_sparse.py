@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tests.strategies.merge.reference import Array, coarse, consensus
+from tests.strategies.merge.reference import Array, coarse, consensus, uniform
+from tests.strategies.merge.support import TENSOR
 
 
 def ranked(values: Sequence[float]) -> list[int]:
@@ -67,5 +68,46 @@ def breadcrumbs(
     weighted = [
         weight * without_tails(model - base, density, gamma)
         for model, weight, density, gamma in zip(models, weights, densities, gammas, strict=True)
+    ]
+    return base + (np.add.reduce(weighted) if merge_func is None else consensus(weighted, weights, merge_func))
+
+
+def della_chances(row: Sequence[float], density: float, epsilon: float) -> list[float]:
+    """Return the chance of each entry of a row to be kept."""
+    size = len(row)
+    rising = list(reversed(ranked(row)))
+    if size == 1:
+        return [density]
+    return [density - epsilon + 2 * epsilon * rising.index(index) / (size - 1) for index in range(size)]
+
+
+def della_drop(tau: Array, density: float, epsilon: float, rescale: str, *, seed: int, fingerprint: str) -> Array:
+    rows = tau.reshape(1, -1) if tau.ndim < 2 else tau.reshape(len(tau), -1)
+    kept, width = np.zeros_like(rows), rows.shape[1]
+    for number, row in enumerate(rows):
+        for column, chance in enumerate(della_chances(list(row), density, epsilon)):
+            if uniform(seed, TENSOR, fingerprint, number * width + column) < chance:
+                kept[number, column] = row[column] / (chance if rescale == "unbiased" else 1)
+    left = np.abs(kept).sum()
+    if rescale == "l1" and left > 0:
+        kept *= np.abs(tau).sum() / left
+    return kept.reshape(tau.shape)
+
+
+def della(
+    base: Array,
+    models: Sequence[Array],
+    weights: Sequence[float],
+    densities: Sequence[float],
+    *,
+    epsilon: float,
+    rescale: str,
+    seed: int,
+    merge_func: str | None,
+) -> Array:
+    """Return DELLA with a sum (no `merge_func`) or with TIES' vote."""
+    weighted = [
+        weight * della_drop(model - base, density, epsilon, rescale, seed=seed, fingerprint=f"expert-{index}")
+        for index, (model, weight, density) in enumerate(zip(models, weights, densities, strict=True))
     ]
     return base + (np.add.reduce(weighted) if merge_func is None else consensus(weighted, weights, merge_func))

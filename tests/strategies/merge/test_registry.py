@@ -19,6 +19,8 @@ OURS = [
     "breadcrumbs_ties",
     "dare_linear",
     "dare_ties",
+    "della",
+    "della_linear",
     "karcher",
     "layer_swap",
     "linear",

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from evomerge.errors import CandidateError
 from evomerge.recipe.holes import Scalar
+from evomerge.strategies.merge.della import chances
 from tests.strategies.merge.support import apply, tensor
 
 
@@ -36,3 +38,20 @@ RISING = [0.1, -0.2, 0.3, -0.4, 0.5, -0.6, 0.7, -0.8, 0.9, -1.0]
 )
 def test_breadcrumbs_drops_both_tails(name: str, density: float, gamma: float, expected: list[float]) -> None:
     check(around_zero(name, [RISING], density=(density,), gamma=(gamma,)), expected)
+
+
+@pytest.mark.parametrize("name", ["della", "della_linear"])
+@pytest.mark.parametrize(("density", "epsilon"), [(0.1, 0.15), (0.9, 0.15), (0.3, 0.3), (1.0, 0.01)])
+def test_della_chances_outside_0_and_1_are_refused(name: str, density: float, epsilon: float) -> None:
+    with pytest.raises(CandidateError, match=r"density .* with epsilon .* choose an epsilon below"):
+        around_zero(name, [RISING], density=(density,), epsilon=(epsilon,))
+
+
+def test_della_chances_rise_evenly_with_the_rank_and_their_mean_is_the_density() -> None:
+    check(chances(4, 0.6, 0.15), [0.75, 0.65, 0.55, 0.45])
+    check(chances(1, 0.6, 0.15), [0.6])
+    assert float(chances(1001, 0.37, 0.3).mean()) == pytest.approx(0.37)
+
+
+def test_della_keeps_everything_where_no_chance_is_below_1() -> None:
+    check(around_zero("della_linear", [RISING], density=(1.0,), epsilon=(0.0,)), RISING)

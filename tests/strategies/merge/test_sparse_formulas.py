@@ -33,3 +33,32 @@ def test_breadcrumbs(merge_func: str | None, example: Example, gammas: list[floa
             base, experts, example.weights, example.densities, gammas=own, merge_func=merge_func
         ),
     )
+
+
+@pytest.mark.parametrize("merge_func", FUNCS)
+@given(example=examples(), rescale=st.sampled_from(["unbiased", "l1"]))
+def test_della(merge_func: str | None, example: Example, rescale: str) -> None:
+    base, experts = example.arrays
+    count, densities = len(experts), tuple(min(max(density, 0.2), 0.8) for density in example.densities)
+    name, merge = ("della_linear", {}) if merge_func is None else ("della", {"merge_func": merge_func})
+    found = apply(
+        name,
+        example.base,
+        example.experts,
+        {"rescale": rescale, **merge},
+        seed=example.seed,
+        weight=example.weights,
+        density=densities,
+        epsilon=(0.125,) * count,
+    )
+    expected = reference_sparse.della(
+        base,
+        experts,
+        example.weights,
+        densities,
+        epsilon=0.125,
+        rescale=rescale,
+        seed=example.seed,
+        merge_func=merge_func,
+    )
+    agree(found, expected)
