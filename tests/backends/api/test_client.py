@@ -238,9 +238,12 @@ def test_a_wrong_address_or_model_is_a_mistake_of_the_job_and_no_redirect_is_fol
 
 
 def test_an_endpoint_that_refuses_everything_is_a_mistake_of_the_job() -> None:
-    with chat_server(lambda _: error(400, "temperature is not known here")) as server:
-        with pytest.raises(ConfigError, match="temperature is not known here; it refuses every request of this job"):
-            ask(server, *map(str, range(20)))
+    sentence = "temperature is not known here; it refuses every request of this job"
+    with (
+        chat_server(lambda _: error(400, "temperature is not known here")) as server,
+        pytest.raises(ConfigError, match=sentence),
+    ):
+        ask(server, *map(str, range(20)))
     assert server.asked.total() == IN_A_ROW
 
 
