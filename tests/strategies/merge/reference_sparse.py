@@ -111,3 +111,23 @@ def della(
         for index, (model, weight, density) in enumerate(zip(models, weights, densities, strict=True))
     ]
     return base + (np.add.reduce(weighted) if merge_func is None else consensus(weighted, weights, merge_func))
+
+
+def sce(base: Array, models: Sequence[Array], select_topk: float) -> Array:
+    taus = [model - base for model in models]
+    variance = np.var(taus, axis=0) * np.any([tau != taus[0] for tau in taus], axis=0)
+    if not variance.any():
+        return base + taus[0]
+    chosen = list(range(base.size))
+    if select_topk < 1:
+        flat = list(variance.ravel())
+        chosen = ranked(flat)[: count(int(np.count_nonzero(flat)), select_topk)]
+    taus = [keep(tau, chosen) for tau in taus]
+    energies = [float((tau**2).sum()) for tau in taus]
+    merged = np.zeros_like(base)
+    for place in np.ndindex(base.shape):
+        sign = 1 if sum(tau[place] for tau in taus) >= 0 else -1
+        agreeing = [(tau[place], energy) for tau, energy in zip(taus, energies, strict=True) if tau[place] * sign > 0]
+        mass = max(sum(energy for _, energy in agreeing) / max(sum(energies), 1e-300), 1e-6)
+        merged[place] = sum(value * energy for value, energy in agreeing) / max(sum(energies), 1e-300) / mass
+    return base + merged

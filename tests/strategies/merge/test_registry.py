@@ -29,6 +29,7 @@ OURS = [
     "multislerp",
     "nearswap",
     "nuslerp",
+    "sce",
     "slerp",
     "task_arithmetic",
     "ties",

@@ -55,3 +55,32 @@ def test_della_chances_rise_evenly_with_the_rank_and_their_mean_is_the_density()
 
 def test_della_keeps_everything_where_no_chance_is_below_1() -> None:
     check(around_zero("della_linear", [RISING], density=(1.0,), epsilon=(0.0,)), RISING)
+
+
+def test_sce_selects_weighs_and_erases() -> None:
+    rows = [[1, 0.1, -0.4, 0], [-0.5, 0.1, 0.6, 0.2]]
+    check(around_zero("sce", rows, {"select_topk": 0.67}), [1, 0, 0.6, 0])
+
+
+def test_sce_weighs_what_agrees_by_its_energy() -> None:
+    # energies 9 + 1 and 1 + 1
+    check(around_zero("sce", [[3.0, 1.0], [1.0, -1.0]]), [(3 * 10 + 1 * 2) / 12, 1.0])
+
+
+@pytest.mark.parametrize("models", [1, 2, 3, 20])
+@pytest.mark.parametrize("select_topk", [0.05, 0.5, 1.0])
+def test_sce_of_equal_experts_is_that_expert_and_not_the_base(models: int, select_topk: float) -> None:
+    generator = torch.Generator().manual_seed(1)
+    base, expert = torch.randn(2, 30, generator=generator)
+    found = apply("sce", base, [expert.clone() for _ in range(models)], {"select_topk": select_topk})
+    torch.testing.assert_close(found, expert)
+
+
+def test_sce_keeps_at_least_one_entry() -> None:
+    check(around_zero("sce", [[1.0, 0.2], [0.0, 0.1]], {"select_topk": 0.1}), [1.0, 0.0])
+
+
+def test_sce_of_differences_whose_squares_are_zero_selects_nothing() -> None:
+    experts = [torch.tensor([4e-30, 0.0]), torch.tensor([2e-30, 1e-30])]
+    found = apply("sce", torch.zeros(2), experts, {"select_topk": 0.5})
+    torch.testing.assert_close(found, torch.tensor([(4 * 16 + 2 * 5) / 21, 1.0]) * 1e-30, rtol=1e-5, atol=0)

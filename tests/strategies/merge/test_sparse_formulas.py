@@ -62,3 +62,10 @@ def test_della(merge_func: str | None, example: Example, rescale: str) -> None:
         merge_func=merge_func,
     )
     agree(found, expected)
+
+
+@given(example=examples(), select_topk=st.sampled_from([0.0, 0.01, 0.3, 0.67, 0.9, 1.0]))
+def test_sce(example: Example, select_topk: float) -> None:
+    base, experts = example.arrays
+    found = apply("sce", example.base, example.experts, {"select_topk": select_topk})
+    agree(found, reference_sparse.sce(base, experts, select_topk))
