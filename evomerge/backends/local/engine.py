@@ -4,6 +4,7 @@ Synchronous, and used by one thread alone. Failures of torch become BackendError
 CandidateError; a request that cannot be answered (its prompt is too long) is an answer with a failure.
 """
 
+import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from evomerge.backends.local.text import Split, Text
 from evomerge.backends.local.work import Running
 from evomerge.backends.protocol import Placement
 from evomerge.backends.settings import LocalSettings
-from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
+from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import BackendError
 from evomerge.exchange import Answer, Failure, Generate, Judge, Request, Usage
@@ -61,14 +62,14 @@ class Engine:
         self._settings, self._store = settings, store
         self._device = _device(settings.device)
         self._threads = torch.get_num_threads()
-        self._folders: dict[Path, _Folder] = {}
+        self._folders: dict[tuple[Path, str | None], _Folder] = {}
         self._resident: Resident | None = None
         self._held: _Held | None = None
 
     def plan(self, recipe: WeightRecipe) -> Placement:
         """Return how a recipe would be held. Raises what the store raises, and SourceError."""
         artifact = self._store.artifact(recipe)
-        folder = self._opened(artifact.skeleton)
+        folder = self._opened(artifact)
         dtype = self._dtype(folder.architecture)
         what, weights = "a checkpoint", folder.parameters * dtype.itemsize
         if isinstance(artifact, AdapterArtifact):
@@ -83,7 +84,7 @@ class Engine:
         self.release()
         with _failures():
             artifact = self._store.artifact(recipe)
-            folder = self._opened(artifact.skeleton)
+            folder = self._opened(artifact)
             match artifact:
                 case CheckpointArtifact():
                     self._held = _Held(folder, self._written(folder, recipe, running))
@@ -120,11 +121,13 @@ class Engine:
             self._resident = Resident(folder.architecture, self._dtype(folder.architecture), self._device)
         return self._resident.put(recipe_id(recipe), lambda: _watched(self._store.tensors(recipe), running))
 
-    def _opened(self, skeleton: Path) -> _Folder:
-        if skeleton not in self._folders:
-            architecture = Architecture(skeleton)
-            self._folders[skeleton] = _Folder(architecture, Text(skeleton), architecture.parameters())
-        return self._folders[skeleton]
+    def _opened(self, artifact: Artifact) -> _Folder:
+        config = artifact.config if isinstance(artifact, CheckpointArtifact) else None
+        key = (artifact.skeleton, None if config is None else json.dumps(config, sort_keys=True))
+        if key not in self._folders:
+            architecture = Architecture(artifact.skeleton, config)
+            self._folders[key] = _Folder(architecture, Text(artifact.skeleton), architecture.parameters())
+        return self._folders[key]
 
     def _dtype(self, architecture: Architecture) -> torch.dtype:
         if self._settings.dtype == "auto":

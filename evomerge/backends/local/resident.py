@@ -26,12 +26,12 @@ Tensors = Callable[[], Iterator[tuple[str, Tensor]]]
 
 
 class Architecture:
-    """What a folder's configuration says a model is, without its weights."""
+    """What a folder's configuration, or another in its place, says a model is, without its weights."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
         """Read the configuration. Raises SourceError where transformers has no causal language model for it."""
         try:
-            self.config = cast(Any, AutoConfig.from_pretrained(str(folder), local_files_only=True))
+            self.config = _configuration(folder, config)
         except (OSError, ValueError, KeyError) as error:
             raise SourceError(f"{folder}: its configuration cannot be used ({_first_line(error)})") from None
         known = cast("dict[type, Any]", MODEL_FOR_CAUSAL_LM_MAPPING)
@@ -157,6 +157,15 @@ class Resident:
             head.register_forward_pre_hook(_contiguous)
         self._ignored = frozenset(told["unexpected_keys"])
         self._places = _places(model, names - self._ignored)
+
+
+def _configuration(folder: Path, config: Mapping[str, Any] | None) -> Any:
+    if config is None:
+        return cast(Any, AutoConfig.from_pretrained(str(folder), local_files_only=True))
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        raise ValueError("it has no model_type")
+    return cast(Any, AutoConfig.for_model(**dict(config)))
 
 
 def _contiguous(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -8,28 +8,26 @@ from evomerge.backends.weights.adapter import CONFIG, Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened
 from evomerge.backends.weights.models import Models, merges, natural, weight_of
+from evomerge.backends.weights.stacking import Form, check_slices
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.backends.weights.vocabulary import check_same
 from evomerge.errors import ConfigError, SourceError
-from evomerge.recipe.tree import Merge, Source, WeightRecipe, sources
+from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, result_of, sources
 
 _SAME_IN_CONFIG = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act")
 
 
 def check(models: Models, recipe: WeightRecipe) -> None:
-    """Raise SourceError for models that do not fit, ConfigError for a refactoring that cannot be."""
+    """Raise SourceError for models that do not fit, ConfigError for a refactoring or result that cannot be."""
     for merge in merges(recipe):
         _check_roles(models, merge)
-    reference = models.checkpoint(models.skeleton(recipe))
+    for _, child in children(recipe):
+        _check_inner(child)
+    _check_forms(models, recipe)
+    folder = models.form(recipe).folder
     for model in _distinct(models, recipe):
-        if model is reference:
-            continue
-        if isinstance(model, Adapter):
-            _check_adapter(model, reference)
-        else:
-            _check_config(model, reference)
-            _check_tensors(model, reference)
-        check_same(reference.folder, model.folder)
+        if model.folder != folder:
+            check_same(folder, model.folder)
 
 
 def check_values(models: Models, recipe: WeightRecipe) -> None:
@@ -44,6 +42,44 @@ def check_values(models: Models, recipe: WeightRecipe) -> None:
                 )
 
 
+def _check_inner(recipe: WeightRecipe) -> None:
+    """Raise ConfigError where a recipe within another says how it is written."""
+    result = result_of(recipe)
+    for key, value in (("dtype", result.dtype), ("tokenizer", result.tokenizer)):
+        if value is not None:
+            raise ConfigError(
+                f"{key}: it is written within a recipe, where nothing is stored; write it beside the outermost "
+                "'method' or 'stack'"
+            )
+    for _, child in children(recipe):
+        _check_inner(child)
+
+
+def _check_forms(models: Models, recipe: WeightRecipe) -> None:
+    """Compare the models of every merge and stack of a tree with its own first one, from the innermost outwards."""
+    for _, child in children(recipe):
+        if not isinstance(child, Source):
+            _check_forms(models, child)
+    if isinstance(recipe, Source):
+        return
+    reference: Form
+    match recipe:
+        case Merge():
+            reference = models.form(recipe)
+        case Stack():
+            reference, slices = models.forms(recipe)
+            for form in slices:
+                _check_config(form, reference)
+            check_slices(recipe, reference, slices)
+    for _, child in children(recipe) if isinstance(recipe, Merge) else ():
+        model = models.open(child) if isinstance(child, Source) else models.form(child)
+        if isinstance(model, Adapter):
+            _check_adapter(model, reference)
+        elif model is not reference:
+            _check_config(model, reference)
+            _check_tensors(model, reference)
+
+
 def _distinct(models: Models, recipe: WeightRecipe) -> list[Opened]:
     return list({id(model): model for model in map(models.open, sources(recipe))}.values())
 
@@ -52,7 +88,7 @@ def _check_roles(models: Models, merge: Merge) -> None:
     if isinstance(merge.base, Source):
         models.checkpoint(merge.base)
     for item in merge.inputs:
-        if merge.base is None and not isinstance(item.recipe, Merge):
+        if merge.base is None and isinstance(item.recipe, Source):
             model = models.open(item.recipe)
             if isinstance(model, Adapter):
                 named = f" ({CONFIG} names {model.base_name})" if model.base_name else ""
@@ -68,7 +104,7 @@ def _check_roles(models: Models, merge: Merge) -> None:
             )
 
 
-def _check_adapter(adapter: Adapter, base: Checkpoint) -> None:
+def _check_adapter(adapter: Adapter, base: Form) -> None:
     for module, entry in adapter.modules.items():
         name = weight_of(module)
         stored = base.stored.get(name)
@@ -85,7 +121,7 @@ def _check_adapter(adapter: Adapter, base: Checkpoint) -> None:
             )
 
 
-def _check_config(model: Checkpoint, reference: Checkpoint) -> None:
+def _check_config(model: Form, reference: Form) -> None:
     for key in _SAME_IN_CONFIG:
         ours, theirs = reference.config.get(key), model.config.get(key)
         if ours is not None and theirs is not None and ours != theirs:
@@ -95,7 +131,7 @@ def _check_config(model: Checkpoint, reference: Checkpoint) -> None:
             )
 
 
-def _check_tensors(model: Checkpoint, reference: Checkpoint) -> None:
+def _check_tensors(model: Form, reference: Form) -> None:
     for name in sorted(reference.stored, key=natural):
         expected, found = reference.stored[name], model.find(name)
         if found is None:

@@ -3,9 +3,10 @@
 Plain data, without torch at import.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evomerge.recipe.tree import Source
 
@@ -15,10 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointArtifact:
-    """A whole model of `size` bytes of tensors; configuration and tokenizer are those of the folder `skeleton`."""
+    """A whole model of `size` bytes of tensors.
+
+    Configuration and tokenizer are those of the folder `skeleton`; `config` is there where the configuration differs.
+    """
 
     skeleton: Path
     size: int
+    config: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

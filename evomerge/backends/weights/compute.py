@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, assert_never, cast
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import LowRank
 from evomerge.backends.weights.checkpoint import Checkpoint
-from evomerge.backends.weights.models import module_of, weight_of
-from evomerge.backends.weights.plan import MergePlan, Plan
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
+
+from evomerge.backends.weights.models import module_of, weight_of
+from evomerge.backends.weights.plan import MergePlan, Plan, StackPlan
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,27 @@ def tensor_of(plan: Plan, name: str, under: "Tensor | None" = None) -> "Tensor":
             if plan.low_rank:
                 return _with_change(own, factors_of(plan, module_of(name)))
             return _merged(plan, name, own)
+        case StackPlan():
+            child, place = plan.place(name)
+            found = tensor_of(child, place.name)
+            return found if place.scale == 1 else found * place.scale
+        case _:
+            assert_never(plan)
+
+
+def stored_of(plan: Plan, name: str) -> "Tensor":
+    """Return a tensor as its checkpoint stores it, which for a merge is that of its base or first whole model."""
+    match plan:
+        case Checkpoint():
+            return plan.read(name)
+        case Adapter():
+            raise ConfigError(f"{plan.folder} is an adapter, and has no {name} of its own")
+        case MergePlan():
+            models = [item for item in (plan.base, *plan.inputs) if item is not None and not isinstance(item, Adapter)]
+            return stored_of(models[0], name)
+        case StackPlan():
+            child, place = plan.place(name)
+            return stored_of(child, place.name)
         case _:
             assert_never(plan)
 
@@ -46,7 +68,7 @@ def factors_of(plan: Plan, module: str) -> LowRank | None:
     from a whole weight).
     """
     match plan:
-        case Checkpoint():
+        case Checkpoint() | StackPlan():
             return None
         case Adapter():
             return _factors_of_adapter(plan, module)

@@ -8,11 +8,12 @@ anything is written.
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from evomerge.backends.weights.adapter_folder import write_adapter
-from evomerge.backends.weights.artifact import AdapterArtifact, Artifact
+from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact
 from evomerge.backends.weights.fingerprint import BEHAVIOUR
 from evomerge.backends.weights.models import module_of
 from evomerge.backends.weights.store import WeightStore
@@ -66,8 +67,9 @@ def export(
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
         beside.mkdir(parents=True)
+        changed = artifact.config if isinstance(artifact, CheckpointArtifact) else None
         for file in copied:
-            _copy(file, beside / file.name)
+            _copy(file, beside / file.name, changed if file.name == "config.json" else None)
         if isinstance(artifact, AdapterArtifact):
             modules = map(module_of, store.outline(recipe))
             write_adapter(beside, store.low_rank(recipe), store.name_of(artifact.base), modules)
@@ -82,10 +84,10 @@ def export(
     return artifact
 
 
-def _copy(file: Path, target: Path) -> None:
-    """Copy a file; where its JSON remembers a path that the model once had, that is left out."""
-    content = read_json(file) if file.name in _SCRUBBED else {}
-    if any(key in content for key in _PATHS):
+def _copy(file: Path, target: Path, changed: Mapping[str, Any] | None) -> None:
+    """Copy a file, or what it became; where its JSON remembers a path that the model once had, that is left out."""
+    content = changed or (read_json(file) if file.name in _SCRUBBED else {})
+    if changed or any(key in content for key in _PATHS):
         kept = {key: value for key, value in content.items() if key not in _PATHS}
         target.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     else:

@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
+from evomerge.backends.weights.result import NAMES as DTYPES
+from evomerge.backends.weights.stacking import is_output
 from evomerge.recipe.groups import KNOWN_GROUPS, Grouping, Layout, layer_of
-from evomerge.recipe.tree import Merge, Source, WeightRecipe
-from evomerge.recipe.values import ByGroup, Gradient, Value
+from evomerge.recipe.holes import Hole
+from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, result_of
+from evomerge.recipe.values import ByGroup, ByPattern, Gradient, Scalar, Value, scalars
 from evomerge.strategies.merge.registry import get
 
-_DTYPES: Mapping[str, str] = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _NAMES: Mapping[str, str] = {"scale": "lambda"}
 _MASKS = (
     "# mergekit draws other random masks, and keeps each tensor's sum of magnitudes: its result is another sample.\n"
@@ -26,11 +28,41 @@ class NotExpressible(Exception):
 
 
 def to_mergekit(recipe: WeightRecipe, layout: Layout, dtype: str) -> str:
-    """Return the YAML of a merge of whole models; `dtype` is that of the result (BF16, F16, F32).
+    """Return the YAML of a merge or stack of whole models; `dtype` is that of the result (BF16, F16, F32).
 
     Raises NotExpressible.
     """
-    if isinstance(recipe, Source):
+    if result_of(recipe).tokenizer is not None:
+        raise NotExpressible("it fits vocabularies to each other in a way of its own")
+    config, comment = _stack(recipe, layout) if isinstance(recipe, Stack) else _merge(recipe, layout)
+    config |= {"dtype": "float32", "out_dtype": DTYPES[dtype]}
+    return comment + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def _stack(stack: Stack, layout: Layout) -> tuple[dict[str, Any], str]:
+    first, last = stack.slices[0].recipe, stack.slices[-1].recipe
+    if (stack.base or first) != first or (stack.head == "base" and last != first):
+        raise NotExpressible("it takes what stands before the layers from the first slice, what follows from the last")
+    slices: list[dict[str, Any]] = []
+    for item in stack.slices:
+        if item.layers is None:
+            raise NotExpressible("it wants the numbers of every slice's layers")
+        source: dict[str, Any] = {"model": _name(item.recipe), "layer_range": list(item.layers)}
+        if item.scale != 1:
+            source["parameters"] = {"scale": _output_scale(item.scale, layout)}
+        slices.append({"sources": [source]})
+    return {"merge_method": "passthrough", "slices": slices}, ""
+
+
+def _output_scale(scale: Value, layout: Layout) -> list[dict[str, Any]]:
+    entries = [{"filter": part, "value": scale} for part in ("o_proj", "down_proj")] + [{"value": 1.0}]
+    if any(is_output(tensor) != (_first(entries, tensor) == scale) for tensor in layout.tensors):
+        raise NotExpressible("its filters do not fit what the layers of these models end with")
+    return entries
+
+
+def _merge(recipe: WeightRecipe, layout: Layout) -> tuple[dict[str, Any], str]:
+    if not isinstance(recipe, Merge):
         raise NotExpressible("it is a single model")
     if recipe.refactor is not None:
         raise NotExpressible("it is refactored to a low rank")
@@ -58,14 +90,12 @@ def to_mergekit(recipe: WeightRecipe, layout: Layout, dtype: str) -> str:
                 config["parameters"] |= {"rescale": True}
         case _:
             raise NotExpressible(f"it has no method that means what {recipe.method} means here")
-    config |= {"dtype": "float32", "out_dtype": _DTYPES[dtype]}
-    comment = _MASKS if str(recipe.method).startswith("dare") else ""
-    return comment + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    return config, _MASKS if str(recipe.method).startswith("dare") else ""
 
 
 def _name(recipe: WeightRecipe) -> str:
-    if isinstance(recipe, Merge):
-        raise NotExpressible("it merges merges, and one file of mergekit describes one merge")
+    if not isinstance(recipe, Source):
+        raise NotExpressible("it merges merges or slices, and one file of mergekit describes one merge")
     return recipe.model if recipe.revision is None else f"{recipe.model}@{recipe.revision}"
 
 
@@ -104,15 +134,18 @@ class _Writer:
             return default
         if isinstance(value, Gradient):
             return list(value.points)
-        return self._filtered(value, default) if isinstance(value, ByGroup) else value
+        return self._filtered(value, default) if isinstance(value, ByGroup | ByPattern) else value
 
-    def _filtered(self, value: ByGroup, default: Value) -> list[dict[str, Any]]:
+    def _filtered(self, value: ByGroup | ByPattern, default: Scalar) -> list[dict[str, Any]]:
         """Return values by filter: mergekit takes the first whose filter is a part of the tensor's name."""
         wanted: dict[str, Any] = {}
         for tensor in self._grouping.layout.tensors:
-            found = value.values.get(self._grouping.group(tensor) or "", default)
-            wanted[tensor] = list(found.points) if isinstance(found, Gradient) else found
-        for entries in (self._by_role(wanted), _by_layer(wanted), _by_name(wanted)):
+            known = (
+                value.values.get(self._grouping.group(tensor) or "") if isinstance(value, ByGroup) else value.of(tensor)
+            )
+            wanted[tensor] = default if known is None else _plain(known)
+        by_pattern = _by_pattern(value, default) if isinstance(value, ByPattern) else []
+        for entries in (by_pattern, self._by_role(wanted), _by_layer(wanted), _by_name(wanted)):
             if all(_first(entries, tensor) == found for tensor, found in wanted.items()):
                 return entries
         raise NotExpressible("its filters cannot tell these groups apart")
@@ -153,15 +186,17 @@ def _first(entries: list[dict[str, Any]], tensor: str) -> Any:
     return next((entry["value"] for entry in entries if entry.get("filter", "") in tensor), None)
 
 
+def _by_pattern(value: ByPattern, default: Scalar) -> list[dict[str, Any]]:
+    entries = [{"filter": pattern.strip("*"), "value": _plain(item)} for pattern, item in value.values]
+    return [*entries, {"value": default}]
+
+
+def _plain(value: Value) -> Any:
+    return list(value.points) if isinstance(value, Gradient) else value
+
+
 def _numbers(value: Value) -> list[float]:
-    match value:
-        case ByGroup():
-            return [number for item in value.values.values() for number in _numbers(item)]
-        case Gradient():
-            return [number for point in value.points for number in _numbers(point)]
-        case bool() | str():
-            return []
-        case float() | int():
-            return [float(value)]
-        case _:
-            raise NotExpressible("it still has holes")
+    parts = list(scalars(value))
+    if any(isinstance(part, Hole) for part in parts):
+        raise NotExpressible("it still has holes")
+    return [float(part) for part in parts if isinstance(part, int | float) and not isinstance(part, bool)]

@@ -9,9 +9,10 @@ from pathlib import Path
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened, located, opened
+from evomerge.backends.weights.stacking import Form, Stacked, stacked
 from evomerge.errors import SourceError
 from evomerge.recipe.groups import Layout
-from evomerge.recipe.tree import Merge, Source, WeightRecipe, sources
+from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, sources
 
 
 class Models:
@@ -42,17 +43,40 @@ class Models:
             )
         return model
 
-    def skeleton(self, recipe: WeightRecipe) -> Source:
-        """Return the source that configuration, tokenizer and dtypes are taken from: the base, or the first model."""
-        for source in sources(recipe):
-            if isinstance(self.open(source), Checkpoint):
-                return source
-        first = next(sources(recipe)).model
-        raise SourceError(f"{first} is an adapter, and the recipe names no model to put it on; write one as base:")
+    def form(self, recipe: WeightRecipe) -> Form:
+        """Return what a recipe's checkpoint looks like: as its base or first model does, or as it is stacked.
+
+        Raises SourceError for adapters without a model, and for layers that are not there.
+        """
+        found = self._form(recipe)
+        if found is None:
+            first = next(sources(recipe)).model
+            raise SourceError(f"{first} is an adapter, and the recipe names no model to put it on; write one as base:")
+        return found
+
+    def _form(self, recipe: WeightRecipe) -> Form | None:
+        match recipe:
+            case Source():
+                model = self.open(recipe)
+                return model if isinstance(model, Checkpoint) else None
+            case Merge():
+                forms = (self._form(child) for _, child in children(recipe))
+                return next((form for form in forms if form is not None), None)
+            case Stack():
+                return self.stacked(recipe)
+
+    def stacked(self, stack: Stack) -> Stacked:
+        """Return the form of a stack. Raises SourceError."""
+        return stacked(stack, *self.forms(stack))
+
+    def forms(self, stack: Stack) -> tuple[Form, list[Form]]:
+        """Return the form of a stack's base (or first slice's model), and those of its slices' models."""
+        slices = [self.form(item.recipe) for item in stack.slices]
+        return (slices[0] if stack.base is None else self.form(stack.base)), slices
 
     def adapter_base(self, recipe: WeightRecipe) -> Source | None:
         """Return the one base of a merge in which all is adapters on that base, at every level; None for others."""
-        if isinstance(recipe, Source) or not isinstance(recipe.base, Source) or not recipe.inputs:
+        if not isinstance(recipe, Merge) or not isinstance(recipe.base, Source) or not recipe.inputs:
             return None
         for item in recipe.inputs:
             if isinstance(item.recipe, Source):
@@ -72,12 +96,22 @@ class Models:
         )
 
     def layout(self, recipe: WeightRecipe) -> Layout:
-        """Return the tensors that a recipe touches, in natural order."""
+        """Return the tensors that a recipe touches, in natural order, and those that the slices in it do."""
         changed = self.changed(recipe)
         if changed is None:
-            stored = self.checkpoint(self.skeleton(recipe)).stored
+            stored = self.form(recipe).stored
             changed = frozenset(name for name, tensor in stored.items() if tensor.is_float)
-        return Layout(tuple(sorted(changed, key=natural)))
+        parts = {
+            ".".join(map(str, key)): self.layout(child)
+            for key, child in children(recipe)
+            if has_stack(child) or (isinstance(recipe, Stack) and isinstance(child, Merge))
+        }
+        return Layout(tuple(sorted(changed, key=natural)), parts)
+
+
+def has_stack(recipe: WeightRecipe) -> bool:
+    """Return whether there is a stack in a recipe."""
+    return isinstance(recipe, Stack) or any(has_stack(child) for _, child in children(recipe))
 
 
 def weight_of(module: str) -> str:
@@ -98,7 +132,5 @@ def natural(name: str) -> tuple[tuple[bool, int, str], ...]:
 
 def merges(recipe: WeightRecipe) -> list[Merge]:
     """Return every merge of a tree, outer ones first."""
-    if isinstance(recipe, Source):
-        return []
-    inner = [recipe.base, *(item.recipe for item in recipe.inputs)]
-    return [recipe, *(merge for child in inner if child is not None for merge in merges(child))]
+    own = [recipe] if isinstance(recipe, Merge) else []
+    return [*own, *(merge for _, child in children(recipe) for merge in merges(child))]

@@ -9,14 +9,16 @@ from functools import cached_property
 
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
-from evomerge.backends.weights.models import Models, weight_of
+from evomerge.backends.weights.stacking import Place, Stacked
 from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole
-from evomerge.recipe.tree import Merge, Source, WeightRecipe, recipe_id
+from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, recipe_id
 from evomerge.strategies.merge.protocol import Coefficients, Method, Parameters, TensorContext
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
+
+from evomerge.backends.weights.models import Models, weight_of
 
 _SUM_TOLERANCE = 1e-9
 
@@ -44,7 +46,7 @@ class MergePlan:
             group = self.grouping.group(name)
         except GroupError as error:
             raise ConfigError(str(error)) from None
-        return parameters_for(self.merge, self.method, group, self.grouping.layout.depth(name))
+        return parameters_for(self.merge, self.method, group, self.grouping.layout.depth(name), name)
 
     def coefficients(self, name: str) -> Coefficients | None:
         """Return the weights of a tensor's sum, or None for a method that is no weighted sum."""
@@ -102,7 +104,20 @@ class MergePlan:
         return self.base.stored[weight_of(module)].shape
 
 
-Plan = Checkpoint | Adapter | MergePlan
+@dataclass(frozen=True, eq=False)
+class StackPlan:
+    """One stack of a recipe, with what its tensors come from planned: the base, and each slice."""
+
+    form: Stacked
+    children: "tuple[Plan, ...]"
+
+    def place(self, name: str) -> "tuple[Plan, Place]":
+        """Return which plan a tensor comes from, and which tensor it is there."""
+        place = self.form.places.get(name, Place(0, name))
+        return self.children[place.child], place
+
+
+Plan = Checkpoint | Adapter | MergePlan | StackPlan
 
 
 def rank_of(plan: Plan, module: str) -> int:
@@ -112,25 +127,32 @@ def rank_of(plan: Plan, module: str) -> int:
             return plan.modules[module].rank if module in plan.modules else 0
         case MergePlan():
             return plan.rank(module)
-        case Checkpoint():
+        case Checkpoint() | StackPlan():
             return 0
 
 
 def planned(models: Models, recipe: WeightRecipe, layout: Layout) -> Plan:
-    """Return the plan of a recipe without holes; `layout` is that of the whole recipe, by which all its merges group.
+    """Return the plan of a recipe without holes; `layout` is that of the whole recipe, by which its merges group.
 
     Raises ConfigError for a method that is not known, SourceError for sources that cannot be opened.
     """
     if isinstance(recipe, Source):
         return models.open(recipe)
+    below = {key: planned(models, child, layout.part(*key)) for key, child in children(recipe)}
+    base = below.pop(("base",), None)
+    if isinstance(recipe, Stack):
+        if any(isinstance(item.scale, Hole) for item in recipe.slices):
+            raise ConfigError("the scale of a slice is still a hole; fill it in before merging")
+        slices = tuple(below.values())
+        return StackPlan(models.stacked(recipe), (slices[0] if base is None else base, *slices))
     if isinstance(recipe.method, Hole):
         raise ConfigError("the method is still a hole; fill it in before merging")
     return MergePlan(
         merge=recipe,
         method=get(recipe.method),
         grouping=Grouping.of(recipe, layout),
-        base=None if recipe.base is None else planned(models, recipe.base, layout),
-        inputs=tuple(planned(models, item.recipe, layout) for item in recipe.inputs),
+        base=base,
+        inputs=tuple(below.values()),
         fingerprints=tuple(_fingerprint(item.recipe) for item in recipe.inputs),
         changed=models.changed(recipe),
     )

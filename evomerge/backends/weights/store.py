@@ -10,19 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from evomerge.backends.weights import agreement
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact, LowRank
-from evomerge.backends.weights.compute import factors_of, tensor_of
 from evomerge.backends.weights.files import base_of
 from evomerge.backends.weights.fingerprint import fingerprint
 from evomerge.backends.weights.headers import Stored
-from evomerge.backends.weights.models import Models, module_of, natural, weight_of
-from evomerge.backends.weights.plan import MergePlan, Plan, planned
+from evomerge.backends.weights.result import changed_config, float_type, written
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import Layout
-from evomerge.recipe.tree import Input, Merge, Source, WeightRecipe, sources, with_sources
+from evomerge.recipe.tree import Input, Merge, Source, Stack, WeightRecipe, children, result_of, sources, with_sources
+
+from evomerge.backends.weights import agreement
+from evomerge.backends.weights.compute import factors_of, stored_of, tensor_of
+from evomerge.backends.weights.models import Models, module_of, natural, weight_of
+from evomerge.backends.weights.plan import MergePlan, Plan, planned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,34 +86,33 @@ class WeightStore:
 
         Raises CandidateError for parameters that no result can be computed from.
         """
-        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
+        skeleton = self._models.form(recipe)
         base = self._models.adapter_base(recipe)
         plan = self._plan(recipe)
-        if base is None or not isinstance(plan, MergePlan) or not plan.low_rank:
-            return CheckpointArtifact(skeleton.folder, sum(tensor.size for tensor in skeleton.stored.values()))
+        if base is None or not isinstance(plan, MergePlan) or not plan.low_rank or result_of(recipe).dtype:
+            size = sum(tensor.size for tensor in self.outline(recipe).values())
+            return CheckpointArtifact(skeleton.folder, size, changed_config(skeleton, recipe))
         ranks = {module: max(plan.rank(module), 1) for module in self._modules(recipe)}
         size = sum(4 * rank * sum(skeleton.stored[weight_of(module)].shape) for module, rank in ranks.items())
         return AdapterArtifact(base, skeleton.folder, max(ranks.values()), size)
 
     def outline(self, recipe: WeightRecipe) -> Mapping[str, Stored]:
         """Return dtype and shape of what `tensors` will yield, in its order."""
-        stored = self._models.checkpoint(self._models.skeleton(recipe)).stored
-        return {name: stored[name] for name in sorted(stored, key=natural)}
+        stored = self._models.form(recipe).stored
+        return {name: written(stored[name], recipe) for name in sorted(stored, key=natural)}
 
     def tensors(self, recipe: WeightRecipe) -> "Iterator[tuple[str, Tensor]]":
-        """Yield the names and tensors of the recipe's checkpoint, each in the base's dtype; tied weights once.
+        """Yield the names and tensors of the recipe's checkpoint, in the base's dtypes or its own; tied weights once.
 
         Computed in float32 and rounded once. For a recipe that becomes an adapter, this is the base with `low_rank`
         added. Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
         """
         plan = self._plan(recipe)
-        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
         for name, announced in self.outline(recipe).items():
-            stored = skeleton.read(name)
             if not announced.is_float:
-                yield name, stored.clone()
+                yield name, stored_of(plan, name).clone()
                 continue
-            merged = tensor_of(plan, name).to(stored.dtype)
+            merged = tensor_of(plan, name).to(float_type(announced.dtype))
             _check_finite(name, merged)
             yield name, merged
 
@@ -128,7 +129,7 @@ class WeightStore:
         plan = self._plan(recipe)
         if not isinstance(plan, MergePlan) or not plan.low_rank:
             raise ConfigError("this recipe becomes a checkpoint, and has no low-rank factors")
-        skeleton = self._models.checkpoint(self._models.skeleton(recipe))
+        skeleton = self._models.form(recipe)
         factors: dict[str, LowRank] = {}
         for module in self._modules(recipe):
             found = factors_of(plan, module)
@@ -167,8 +168,9 @@ def _held(recipe: WeightRecipe) -> int:
     """Return how many tensors are held at a time: base, inputs and result of every merge on the deepest way."""
     if isinstance(recipe, Source):
         return 1
-    deepest = max((_held(item.recipe) for item in recipe.inputs), default=1)
-    return len(recipe.inputs) + (recipe.base is not None) + deepest
+    below = [child for _, child in children(recipe)]
+    deepest = max(map(_held, below))
+    return deepest + (1 if isinstance(recipe, Stack) else len(below))
 
 
 def _check_finite(name: str, tensor: "Tensor") -> None:
