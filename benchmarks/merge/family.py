@@ -21,6 +21,7 @@ RANK = 16
 
 _WEIGHT = 0.02  # standard deviation of a weight of the base
 _CHANGE = 0.001  # standard deviation of an expert's change, before each row's own factor
+_MODEL = 1 << 16  # between the seeds of two models (torch uses 32 bits of a seed)
 _PIECE = 1 << 22  # numbers drawn at a time
 
 
@@ -166,8 +167,8 @@ def _tensor(generator: Any, number: int, size: tuple[int, ...], seed: int) -> An
     found = found.to(torch.bfloat16).float().view(size).add_(1.0 if len(size) == 1 else 0.0)
     if seed == 0:
         return found
-    change = torch.cat([*_drawn(generator, (seed << 32) + number, math.prod(size))]).view(size)
-    generator.manual_seed((seed << 33) + number)
+    change = torch.cat([*_drawn(generator, _MODEL * seed + number, math.prod(size))]).view(size)
+    generator.manual_seed(_MODEL * seed + _MODEL // 2 + number)
     rows = torch.exp(torch.randn(size[0], *(1 for _ in size[1:]), generator=generator) / 2)
     return found.addcmul_(change, rows, value=_CHANGE)
 

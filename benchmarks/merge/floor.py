@@ -58,6 +58,6 @@ def _combine(inputs: tuple[Words, ...], result: Words) -> None:
         end = min(start + _BLOCK, result.size)
         for at in range(start, end):
             result[at] = inputs[0][at]
-        for words in inputs[1:]:
+        for model in range(1, len(inputs)):
             for at in range(start, end):
-                result[at] ^= words[at]
+                result[at] ^= inputs[model][at]

@@ -37,7 +37,7 @@ class Case:
     families: tuple[str, ...] = ("odd", "thin")
     split: Split | None = None
     dtype: str = "float32"
-    """What mergekit computes in."""
+    """What mergekit computes in: float64 where float32 would not tell which of two results is right."""
 
     def config(self, family: Family) -> dict[str, Any]:
         """The merge in mergekit's YAML."""
@@ -83,12 +83,31 @@ def without_tails(deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
     return found
 
 
+def varied(share: float) -> Split:
+    """Where the selection of SCE could keep one or another of several entries of equal variance."""
+
+    def found(deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
+        del models
+        variance = torch.stack(list(deltas)).double().var(0, unbiased=False)
+        return cut(variance, max(int(int(variance.count_nonzero()) * share), 1))
+
+    return found
+
+
 def weights(*values: float) -> tuple[Named, ...]:
     return tuple({"weight": value} for value in values)
 
 
 def weighed(*pairs: tuple[float, float]) -> tuple[Named, ...]:
     return tuple({"weight": weight, "density": density} for weight, density in pairs)
+
+
+def crumbs(*triples: tuple[float, float, float]) -> tuple[Named, ...]:
+    return tuple({"weight": weight, "density": density, "gamma": gamma} for weight, density, gamma in triples)
+
+
+def faded(*triples: tuple[float, float, float]) -> tuple[Named, ...]:
+    return tuple({"weight": weight, "density": density, "epsilon": epsilon} for weight, density, epsilon in triples)
 
 
 CASES = (
@@ -107,6 +126,59 @@ CASES = (
         {"normalize": False},
         split=trimmed,
     ),
+    Case("nuslerp", "nuslerp", weights(0.3, 0.9)),
+    Case("nuslerp, of models", "nuslerp", weights(0.3, 0.9), base=False),
+    Case(
+        "nuslerp, row by row",
+        "nuslerp",
+        weights(0.3, 0.9),
+        {"flatten": False},
+        {"nuslerp_flatten": False},
+    ),
+    Case(
+        "nuslerp, column by column",
+        "nuslerp",
+        weights(0.3, 0.9),
+        {"flatten": False, "row_wise": True},
+        {"nuslerp_flatten": False, "nuslerp_row_wise": True},
+    ),
+    Case("multislerp", "multislerp", weights(0.3, 0.9, 0.5)),
+    Case("multislerp, of models", "multislerp", weights(0.3, 0.9, 0.5), base=False),
+    Case(
+        "multislerp, not normalized",
+        "multislerp",
+        weights(0.3, 0.9),
+        {"normalize": False},
+        {"normalize_weights": False},
+    ),
+    Case("karcher", "karcher", ({}, {}, {}), base=False),
+    Case("karcher, a step", "karcher", ({}, {}, {}), {"max_iter": 1.0}, {"max_iter": 1}, base=False),
+    Case("model stock", "model_stock", ({}, {}, {}), {"clamp": False}, {}),
+    Case(
+        "model stock, row by row",
+        "model_stock",
+        ({}, {}),
+        {"clamp": False, "filter_wise": True},
+        {"filter_wise": True},
+        dtype="float64",
+    ),
+    Case("model stock, opposed", "model_stock", ({}, {}, {}), {"clamp": False}, {}, families=("opposed",)),
+    Case("breadcrumbs", "breadcrumbs", crumbs((0.4, 0.6, 0.1), (-0.7, 0.85, 0.01)), split=without_tails),
+    Case("breadcrumbs, no outliers", "breadcrumbs", crumbs((1.0, 0.6, 0.0)), split=without_tails),
+    Case("breadcrumbs, more than there is", "breadcrumbs", crumbs((1.0, 0.97, 0.2)), split=without_tails),
+    Case(
+        "breadcrumbs ties",
+        "breadcrumbs_ties",
+        crumbs((0.4, 0.6, 0.1), (0.7, 0.85, 0.01), (1.0, 0.5, 0.05)),
+        {"scale": 0.9},
+        {"lambda": 0.9},
+        split=without_tails,
+    ),
+    Case("sce", "sce", ({}, {}, {}), {"select_topk": 0.45}, split=varied(0.45)),
+    Case("sce, all", "sce", ({}, {}), {"select_topk": 1.0}),
+    Case("sce, all alike", "sce", ({}, {}, {}), {"select_topk": 1.0}, families=("alike",)),
+    Case("nearswap", "nearswap", ({},), {"t": 0.013}),
+    Case("arcee fusion", "arcee_fusion", ({},), dtype="float64"),
     Case("dare linear, all kept", "dare_linear", weighed((0.4, 1.0), (0.7, 1.0)), {"rescale": "l1"}, {"rescale": True}),
     Case("dare ties, all kept", "dare_ties", weighed((0.4, 1.0), (0.7, 1.0)), {"rescale": "l1"}, {"rescale": True}),
 )
@@ -136,6 +208,22 @@ RANDOM = (
         {"rescale": True, "normalize": True},
         families=("large",),
     ),
+    Case(
+        "della linear",
+        "della_linear",
+        faded((0.4, 0.6, 0.3), (-0.7, 0.3, 0.1)),
+        {"rescale": "l1", "scale": 1.2},
+        {"rescale": True, "lambda": 1.2},
+        families=("large",),
+    ),
+    Case(
+        "della",
+        "della",
+        faded((0.4, 0.6, 0.3), (0.7, 0.3, 0.2), (1.0, 0.8, 0.15)),
+        {"rescale": "l1"},
+        {"rescale": True},
+        families=("large",),
+    ),
 )
 """Both draw masks of their own, so only statistics can agree."""
 
@@ -151,5 +239,10 @@ IN_BF16 = Case(
     split=trimmed,
     dtype="bfloat16",
 )
-DIFFERENT = (BELOW_ZERO, UNBIASED, IN_BF16)
+OPPOSED = Case("model stock, clamped", "model_stock", ({}, {}), {}, {}, families=("opposed",))
+CRUMB = Case("breadcrumbs, less than one entry", "breadcrumbs", crumbs((1.0, 0.01, 0.0)), families=("thin",))
+SPHERE = Case("multislerp, of models alike", "multislerp", weights(1.0, 1.0, 1.0), base=False, families=("odd",))
+ALIKE = Case("sce, of what is alike", "sce", ({}, {}), {"select_topk": 0.5}, families=("alike",))
+CLOSE = Case("sce, of small changes", "sce", ({}, {}), {"select_topk": 1.0}, families=("close",))
+DIFFERENT = (BELOW_ZERO, UNBIASED, IN_BF16, OPPOSED, CRUMB, SPHERE, ALIKE, CLOSE)
 """What mergekit does otherwise; test_mergekit.py says for each what."""

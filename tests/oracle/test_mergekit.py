@@ -20,7 +20,20 @@ from safetensors.torch import load_file
 from evomerge.backends.weights.export import export
 from evomerge.backends.weights.store import WeightStore
 from evomerge.recipe.tree import ByGroup, Gradient, Input, Merge, Per, Source
-from tests.oracle.cases import BELOW_ZERO, CASES, DIFFERENT, IN_BF16, RANDOM, UNBIASED, Case
+from tests.oracle.cases import (
+    ALIKE,
+    BELOW_ZERO,
+    CASES,
+    CLOSE,
+    CRUMB,
+    DIFFERENT,
+    IN_BF16,
+    OPPOSED,
+    RANDOM,
+    SPHERE,
+    UNBIASED,
+    Case,
+)
 from tests.oracle.families import Family, Tensors, write_families
 from tests.support.require import require
 
@@ -212,3 +225,47 @@ def test_signs_are_elected_in_float32_where_mergekit_rounds_to_what_the_user_ask
         wrong += int(off(tensor.ours, tensor.theirs, tensor.base).sum())
         elements += tensor.base.numel()
     assert wrong > elements / 1000
+
+
+def test_opposed_task_vectors_leave_the_base_where_mergekit_goes_beyond_it(oracle: Oracle) -> None:
+    for tensor in compared(oracle, OPPOSED, "opposed"):
+        assert tensor.ours.equal(tensor.base)
+        mean = torch.stack(tensor.deltas).mean(0)
+        assert ((tensor.theirs.float() - tensor.base.float()) * mean < 0).all()
+
+
+def test_a_small_density_keeps_an_entry_where_mergekit_erases_the_tensor(oracle: Oracle) -> None:
+    for tensor in compared(oracle, CRUMB, "thin"):
+        (delta,) = tensor.deltas
+        kept = tensor.ours != tensor.base
+        assert int(kept.sum()) == 1
+        assert delta[kept].abs().bfloat16() == delta.abs().max().bfloat16()
+        assert tensor.theirs.equal(tensor.base)
+
+
+def test_multislerp_is_the_mean_of_directions_in_mergekit_too_and_no_mean_on_the_sphere(oracle: Oracle) -> None:
+    for tensor in compared(oracle, SPHERE, "odd"):
+        models = [(tensor.base.float() + delta).double() for delta in tensor.deltas]
+        mean = torch.stack([model / model.norm() for model in models]).mean(0)
+        closed = mean / mean.norm() * torch.stack([model.norm() for model in models]).mean()
+        for result in (tensor.ours, tensor.theirs):
+            assert not off(result, closed, closed).any()
+
+
+def test_sce_of_equal_experts_is_that_expert_where_mergekit_returns_the_base(oracle: Oracle) -> None:
+    for tensor in compared(oracle, ALIKE, "alike"):
+        assert not off(tensor.ours, (tensor.base.float() + tensor.deltas[0]).bfloat16(), tensor.base).any()
+        assert tensor.theirs.equal(tensor.base)
+
+
+def test_sce_weighs_small_changes_as_it_does_large_ones_where_mergekit_takes_all_as_equal(oracle: Oracle) -> None:
+    wrong = 0
+    for tensor in compared(oracle, CLOSE, "close"):
+        deltas = torch.stack(tensor.deltas).double()
+        energy = deltas.square().flatten(1).sum(1)
+        agree = deltas.sign() == torch.where(deltas.sum(0) >= 0, 1.0, -1.0)
+        weights = (energy / energy.sum()).view(-1, *(1 for _ in tensor.base.shape)) * agree
+        change = (weights * deltas).sum(0) / weights.sum(0).clamp(min=1e-6)
+        assert torch.allclose((tensor.ours - tensor.base).double(), change, atol=1e-6)
+        wrong += int(((tensor.theirs - tensor.base).double() - change).abs().gt(1e-5).sum())
+    assert wrong

@@ -1,0 +1,114 @@
+"""Whole processes from start to end: `evomerge merge` and `mergekit-yaml`, given the same recipe.
+
+What evomerge remembers of files that it has seen (their hashes) is forgotten before the first of its two runs, and
+known to the second. mergekit computes in bfloat16 here, which is faster than its float32 and what its users write.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from benchmarks.merge.family import Family
+from benchmarks.merge.recipes import recipe_of, resolved
+from benchmarks.merge.tables import ratio, seconds, table
+from evomerge.backends.weights.mergekit import NotExpressible, to_mergekit
+from evomerge.backends.weights.store import WeightStore
+from evomerge.recipe.tree import to_plain
+from evomerge.strategies.merge.protocol import Method
+
+ROOT = Path(__file__).parents[2]
+MERGEKIT = ROOT / ".venv-mergekit" / "bin" / "mergekit-yaml"
+_FIFTEEN = ("ties", "breadcrumbs", "breadcrumbs_ties", "sce", "della", "della_linear")
+WANTED: Mapping[str, float] = {"linear": 2.5, **dict.fromkeys(_FIFTEEN, 15), "karcher": 50}
+"""How many times faster than mergekit evomerge has to be."""
+
+MINUTES = ("sce", "karcher")
+"""Methods for which mergekit takes minutes."""
+
+
+@dataclass
+class Times:
+    """Seconds of one method."""
+
+    new: list[float] = field(default_factory=list[float])
+    seen: list[float] = field(default_factory=list[float])
+    mergekit: list[float] = field(default_factory=list[float])
+
+
+def said(methods: Sequence[Method], family: Family, folder: Path) -> list[str]:
+    """Write each recipe for both programs, as NAME.yaml and NAME.mergekit.yaml, and return those that both have."""
+    store = WeightStore()
+    names: list[str] = []
+    for method in methods:
+        recipe = resolved(store, recipe_of(method, family), family)
+        try:
+            config = yaml.safe_load(to_mergekit(recipe, store.layout(recipe), "BF16"))
+        except NotExpressible:
+            continue
+        plain = {"recipe": to_plain(store.as_written(recipe))}
+        (folder / f"{method.name}.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
+        theirs = yaml.safe_dump(config | {"dtype": "bfloat16", "out_dtype": "bfloat16"})
+        (folder / f"{method.name}.mergekit.yaml").write_text(theirs, encoding="utf-8")
+        names.append(method.name)
+    return names
+
+
+def measured(names: Sequence[str], folder: Path, repeats: int, threads: int, *, quick: bool) -> dict[str, Times]:
+    """Measure the recipes in turn, again and again; if `quick`, mergekit does once what takes it minutes."""
+    found = {name: Times() for name in names}
+    out, remembered = folder / "out", folder / "remembered"
+    environment = os.environ | {
+        "OMP_NUM_THREADS": str(threads),
+        "NUMBA_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "XDG_CACHE_HOME": str(remembered),
+        "PYTHONPATH": str(ROOT),
+    }
+    for number in range(repeats):
+        for name in names:
+            ours = [sys.executable, "-m", "evomerge", "merge", str(folder / f"{name}.yaml"), str(out)]
+            shutil.rmtree(remembered, ignore_errors=True)
+            found[name].new.append(_timed(ours, out, environment))
+            found[name].seen.append(_timed(ours, out, environment))
+            if quick and number and name in MINUTES:
+                continue
+            theirs = [str(MERGEKIT), str(folder / f"{name}.mergekit.yaml"), str(out)]
+            found[name].mergekit.append(_timed(theirs, out, environment))
+    return found
+
+
+def shown(found: Mapping[str, Times]) -> str:
+    """Return the table."""
+    header = ("method", "evomerge, s", "files seen before, s", "mergekit, s", "times faster", "files seen", "at least")
+    rows: list[tuple[str, ...]] = []
+    for name, times in found.items():
+        rounds = len(times.mergekit)
+        rows.append(
+            (
+                name,
+                seconds(times.new),
+                seconds(times.seen),
+                seconds(times.mergekit),
+                ratio(times.mergekit, times.new[:rounds]),
+                ratio(times.mergekit, times.seen[:rounds]),
+                str(WANTED.get(name, "")),
+            )
+        )
+    return table(header, rows)
+
+
+def _timed(command: Sequence[str], out: Path, environment: Mapping[str, str]) -> float:
+    begin = time.perf_counter()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    took = time.perf_counter() - begin
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    shutil.rmtree(out)
+    return took
