@@ -29,7 +29,20 @@ from evomerge.strategies.merge.protocol import (
 ENTRY_POINTS = "evomerge.methods"
 """Group of entry points: each names a module, or something in it, whose import declares methods."""
 
-_FAMILIES = ("averages", "spherical", "ties", "dare", "breadcrumbs", "della", "sce", "stock", "widen", "depth", "swaps")
+_FAMILIES = (
+    "averages",
+    "spherical",
+    "ties",
+    "dare",
+    "breadcrumbs",
+    "della",
+    "sce",
+    "pcb",
+    "stock",
+    "widen",
+    "depth",
+    "swaps",
+)
 _declared: dict[str, Method] = {}
 
 

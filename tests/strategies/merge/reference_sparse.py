@@ -131,3 +131,51 @@ def sce(base: Array, models: Sequence[Array], select_topk: float) -> Array:
         mass = max(sum(energy for _, energy in agreeing) / max(sum(energies), 1e-300), 1e-6)
         merged[place] = sum(value * energy for value, energy in agreeing) / max(sum(energies), 1e-300) / mass
     return base + merged
+
+
+def fine(value: float) -> float:
+    """Return a number with 12 significant bits, rounded half away from zero."""
+    fraction, exponent = np.frexp(np.float32(value))
+    return float(np.ldexp(np.copysign(np.floor(abs(float(fraction)) * 4096 + 0.5), fraction) / 4096, int(exponent)))
+
+
+def at(ordered: Sequence[float], position: int) -> float:
+    """Return an order statistic: exact at the ends, with 12 significant bits between."""
+    return ordered[position] if position in (0, len(ordered) - 1) else fine(ordered[position])
+
+
+def between(value: float, low: float, high: float) -> float:
+    return (value - low) / (high - low) if high > low else 0.0
+
+
+def pcb(
+    base: Sequence[Array],
+    models: Sequence[Sequence[Array]],
+    weights: Sequence[float],
+    densities: Sequence[float],
+    scale: float,
+) -> list[Array]:
+    """Return PCB-Merging of whole models, each a list of its tensors."""
+    origin = flattened(base)
+    taus = [flattened(model) - origin for model in models]
+    size, count_ = origin.size, len(models)
+    above, below = np.zeros(size), np.zeros(size)
+    together = np.add.reduce(taus)
+    for tau, weight, density in zip(taus, weights, densities, strict=True):
+        lengths = sorted(abs(tau))
+        cut = int(size * 1e-4)
+        low, high = at(lengths, cut), at(lengths, size - 1 - cut)
+        clamped = np.clip(abs(tau), low, high)
+        balance = [  # divided by the largest exponential: scores do not change, and where 12 bits end is agreed on
+            np.exp(count_ * (between(clamped[index], low, high) ** 2 - 1)) * np.tanh(tau[index] * together[index])
+            for index in range(size)
+        ]
+        ordered = sorted(balance)
+        position = min(int(size * (1 - density)), size - 1)
+        limit = at(ordered, position)
+        for index in range(size):
+            beaten = fine(balance[index]) > fine(ordered[position])
+            score = between(balance[index], limit, ordered[-1]) if beaten else 0.0
+            above[index] += weight * np.sign(tau[index]) * clamped[index] * score
+            below[index] += score
+    return unflattened(origin + scale * above / np.maximum(below, 1e-12), base)

@@ -29,6 +29,7 @@ OURS = [
     "multislerp",
     "nearswap",
     "nuslerp",
+    "pcb",
     "sce",
     "slerp",
     "task_arithmetic",
