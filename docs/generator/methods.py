@@ -59,11 +59,33 @@ def method_section(method: Method) -> str:
         for parameter in method.parameters
     ]
     formula = one_line(method.apply.__doc__).replace(" * ", " · ")
+    told = "".join(f"{sentence}\n\n" for sentence in preparation(method))
+    if not rows:
+        return f"## {method.name}\n\n{formula}\n\n{told}It has no parameters.\n\n{origin(method)}"
     return (
-        f"## {method.name}\n\n{formula}\n\n"
+        f"## {method.name}\n\n{formula}\n\n{told}"
         + table(("parameter", "of", "default", "a good range to search", "what it does"), rows)
-        + f"\n\nSource: {method.source}; {EVIDENCE[method.evidence]}."
+        + f"\n\n{origin(method)}"
     )
+
+
+def preparation(method: Method) -> Iterator[str]:
+    """What is found out before the first candidate, in a sentence each."""
+    if method.mixture is not None:
+        yield (
+            "It is a weighted sum whose weights follow from the inner products of the models. These do not depend on "
+            "the parameters, so a search computes them once, and a candidate costs what a weighted sum costs."
+        )
+    if method.stages is not None:
+        yield (
+            "It may need to know the whole model before the first tensor is merged. What that is does not depend on "
+            "the numbers a search changes, so it is found out once."
+        )
+
+
+def origin(method: Method) -> str:
+    """Where a method comes from, and how surely."""
+    return f"Source: {method.source}; {EVIDENCE[method.evidence]}."
 
 
 def span(parameter: Parameter) -> str:
