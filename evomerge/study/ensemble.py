@@ -2,7 +2,8 @@
 
 The first candidate of a split asks every member every item that the journal has no answer for; each answer is
 journalled as it comes. All further candidates are arithmetic. A request that failed leaves its place in the table empty
-until the study is started again: then it is asked again, as an answer that is on disk never is.
+until the study is started again: then it is asked again, as an answer that is on disk never is. What a decision was
+made on stays as it was: after the winner is journalled, only test answers are asked for, and after the end nothing is.
 """
 
 import asyncio
@@ -123,7 +124,7 @@ class EnsembleEvaluator:
         found = [kept[task.name].get(item.id) for task, item in places]
         self._answered(sum(answer is not None for answer in found))
         missing = [index for index, answer in enumerate(found) if answer is None]
-        if missing:
+        if missing and not self._decided(split):
             requests = [places[index][0].request(places[index][1], split) for index in missing]
             async with self._backend.hold(member) as model:
                 async for number, answer in model.answer(requests):
@@ -133,6 +134,11 @@ class EnsembleEvaluator:
             None if answer is None else Reply(answer.text, task.key(split, answer.text))
             for (task, _), answer in zip(places, found, strict=True)
         ]
+
+    def _decided(self, split: Split) -> bool:
+        """Return whether something was decided on the answers of a split: the winner, or on test the result."""
+        decision = "finished" if split == "test" else "winner"
+        return any(event.kind == "decision" and decision in event.data for event in self._journal.events())
 
     def _keep(self, member: str, task: Task, item: Item, split: Split, answer: Answer) -> ItemAnswer | None:
         """Journal an answer, or remember why there is none."""
