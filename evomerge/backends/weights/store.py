@@ -127,7 +127,7 @@ class WeightStore:
         import torch
 
         plan = self._plan(recipe)
-        if not isinstance(plan, MergePlan) or not plan.low_rank:
+        if not isinstance(plan, MergePlan) or not plan.low_rank or result_of(recipe).dtype:
             raise ConfigError("this recipe becomes a checkpoint, and has no low-rank factors")
         skeleton = self._models.form(recipe)
         factors: dict[str, LowRank] = {}
