@@ -179,3 +179,39 @@ def pcb(
             above[index] += weight * np.sign(tau[index]) * clamped[index] * score
             below[index] += score
     return unflattened(origin + scale * above / np.maximum(below, 1e-12), base)
+
+
+def tall(
+    base: Array, models: Sequence[Array], weights: Sequence[float], thresholds: Sequence[float], least: int
+) -> Array:
+    merged = np.zeros_like(base)
+    for place in np.ndindex(base.shape):
+        taus = [float(weight * (model[place] - base[place])) for weight, model in zip(weights, models, strict=True)]
+        votes = sum(abs(tau) > limit * abs(sum(taus) - tau) for tau, limit in zip(taus, thresholds, strict=True))
+        merged[place] = sum(taus) if votes >= least else 0.0
+    return base + merged
+
+
+def magmax(base: Array, models: Sequence[Array], weights: Sequence[float]) -> Array:
+    merged = np.zeros_like(base)
+    for place in np.ndindex(base.shape):
+        taus = [weight * (model[place] - base[place]) for weight, model in zip(weights, models, strict=True)]
+        merged[place] = max(taus, key=lambda tau: (abs(tau), tau))
+    return base + merged
+
+
+def ram(base: Array, models: Sequence[Array], epsilon: float, gain: float = 0.0, limit: float = 0.0) -> Array:
+    taus = [np.where(abs(model - base) > epsilon, model - base, 0.0) for model in models]
+    merged = np.zeros_like(base)
+    gains: list[float] = []
+    for tau in taus:
+        places = [place for place in np.ndindex(base.shape) if tau[place] != 0]
+        own = sum(sum(other[place] != 0 for other in taus) == 1 for place in places)
+        gains.append(1 + gain * min((len(places) - own) / own, limit) if own else 1.0)
+    for place in np.ndindex(base.shape):
+        there = [(tau[place], gain) for tau, gain in zip(taus, gains, strict=True) if tau[place] != 0]
+        if len(there) == 1:
+            merged[place] = there[0][0] * there[0][1]
+        elif there:
+            merged[place] = sum(tau for tau, _ in there) / len(there)
+    return base + merged

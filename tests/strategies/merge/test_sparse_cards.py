@@ -84,3 +84,54 @@ def test_sce_of_differences_whose_squares_are_zero_selects_nothing() -> None:
     experts = [torch.tensor([4e-30, 0.0]), torch.tensor([2e-30, 1e-30])]
     found = apply("sce", torch.zeros(2), experts, {"select_topk": 0.5})
     torch.testing.assert_close(found, torch.tensor([(4 * 16 + 2 * 5) / 21, 1.0]) * 1e-30, rtol=1e-5, atol=0)
+
+
+TALL = [[1, 0.1, -0.5], [0.2, 0.8, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("least", "threshold", "expected"),
+    [
+        (2, 0.5, [0, 0, 0]),
+        (1, 0.5, [1.2, 0.9, 0]),
+        (0, 0.5, [1.2, 0.9, 0]),
+        (1, 0.6, [1.2, 0.9, 0]),
+        (1, 1.0, [1.2, 0.9, 0]),
+        (2, 0.1, [1.2, 0.9, 0]),
+    ],
+)
+def test_consensus_keeps_what_matters_to_enough_models(least: int, threshold: float, expected: list[float]) -> None:
+    check(around_zero("consensus", TALL, {"least_models": least}, threshold=(threshold,) * 2), expected)
+
+
+def test_consensus_compares_with_the_sum_and_not_with_the_base() -> None:
+    # an implementation that takes the base for the sum compares |tau| with |tau| everywhere
+    rows, base = [[1.0, 1.0], [2.0, -0.9]], tensor([100.0, 100.0])
+    found = apply("consensus", base, [base + tensor(row) for row in rows], {"least_models": 2}, threshold=(0.4, 0.4))
+    check(found, [103.0, 100.1])
+    found = apply("consensus", base, [base + tensor(row) for row in rows], {"least_models": 2}, threshold=(0.6, 0.6))
+    check(found, [100.0, 100.1])
+
+
+def test_emr_takes_the_largest_of_the_elected_sign() -> None:
+    check(around_zero("emr", [[0.9, -0.3, 0.2], [0.5, 0.4, -0.6]]), [0.9, 0.4, -0.6])
+
+
+def test_magmax_takes_the_largest_of_all() -> None:
+    check(around_zero("magmax", [[0.9, -0.8, 0.1], [-0.3, -0.9, 0.2]]), [0.9, -0.9, 0.2])
+
+
+def test_vote_of_emr_and_choice_of_magmax_between_opposites_is_plus() -> None:
+    for rows in ([[0.5], [-0.5]], [[-0.5], [0.5]]):
+        for name in ("emr", "magmax"):
+            check(around_zero(name, rows), [0.5])
+
+
+def test_ram_averages_what_is_shared_and_keeps_what_is_not() -> None:
+    rows = [[1, 0.2, 0], [0.5, 0, 0.4]]
+    check(around_zero("ram", rows), [0.75, 0.2, 0.4])
+    check(around_zero("ram_plus", rows), [0.75, 0.204, 0.408])
+
+
+def test_ram_averages_over_those_who_changed_an_entry_alone() -> None:
+    check(around_zero("ram", [[1.0, 1e-6], [0.5, 1e-6], [0.0, 1.0], [1e-6, 0.0]]), [0.75, 1.0])
