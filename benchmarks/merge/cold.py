@@ -1,7 +1,8 @@
 """Whole processes from start to end: `evomerge merge` and `mergekit-yaml`, given the same recipe.
 
 What evomerge remembers of files that it has seen (their hashes) is forgotten before the first of its two runs, and
-known to the second. mergekit computes in bfloat16 here, which is faster than its float32 and what its users write.
+known to the second. Both may keep their compiled modules. mergekit computes in bfloat16 here, which is faster than its
+float32 and what its users write.
 """
 
 import os
@@ -64,7 +65,8 @@ def measured(names: Sequence[str], folder: Path, repeats: int, threads: int, *, 
     """Measure the recipes in turn, again and again; if `quick`, mergekit does once what takes it minutes."""
     found = {name: Times() for name in names}
     out, remembered = folder / "out", folder / "remembered"
-    environment = os.environ | {
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment = kept | {
         "OMP_NUM_THREADS": str(threads),
         "NUMBA_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
