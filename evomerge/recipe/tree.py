@@ -277,13 +277,13 @@ def _merge_to_plain(merge: Merge) -> dict[str, Any]:
 
 def _input_to_plain(item: Input) -> dict[str, Any]:
     written = _model_to_plain(item.recipe)
-    part = {"model": written} if not _is_part(item.recipe) or isinstance(written, str) else written
+    part = {"model": written} if not is_part(item.recipe) or isinstance(written, str) else written
     return part | params_to_plain(item.params)
 
 
 def _stack_to_plain(stack: Stack) -> dict[str, Any]:
     """Return a stack as written; layers of one model, and nothing else, are that model with its layers."""
-    if _is_part(stack):
+    if is_part(stack):
         return _slice_to_plain(stack.slices[0])
     plain: dict[str, Any] = {"stack": [_slice_to_plain(item) for item in stack.slices]}
     if stack.base is not None:
@@ -302,7 +302,7 @@ def _slice_to_plain(item: Slice) -> dict[str, Any]:
     return plain
 
 
-def _is_part(recipe: "WeightRecipe") -> bool:
+def is_part(recipe: "WeightRecipe") -> bool:
     """Return whether a recipe is layers of a model and nothing else."""
     if not isinstance(recipe, Stack) or len(recipe.slices) != 1:
         return False

@@ -16,7 +16,7 @@ from evomerge.backends.settings import LocalSettings
 from evomerge.recipe.reading import Document, KeyPath, read_yaml, unknown_key
 from evomerge.recipe.settings import Settings
 from evomerge.recipe.spec import RecipeSettings, recipe_settings
-from evomerge.recipe.tree import Ensemble, Merge, Recipe, with_endpoints
+from evomerge.recipe.tree import Ensemble, Merge, Recipe, Stack, with_endpoints
 from evomerge.strategies.ensemble.registry import combiners
 from evomerge.strategies.ensemble.resolve import check_ensemble
 from evomerge.strategies.merge.registry import methods
@@ -133,12 +133,12 @@ def load_recipe_file(path: Path) -> tuple[Recipe, Mapping[str, EndpointSettings]
 
 
 def _check_recipe(
-    document: Document, recipe: Merge | Ensemble, endpoints: Mapping[str, EndpointSettings], prefix: KeyPath
+    document: Document, recipe: Merge | Stack | Ensemble, endpoints: Mapping[str, EndpointSettings], prefix: KeyPath
 ) -> None:
     """Raise ConfigError, naming the key, for a recipe that cannot be, and for endpoints that do not fit it."""
     try:
         match recipe:
-            case Merge():
+            case Merge() | Stack():
                 check(recipe)
                 asked: list[str] = []
             case Ensemble():
@@ -159,9 +159,9 @@ def _check_recipe(
             )
 
 
-def _known(recipe: Merge | Ensemble, endpoints: Mapping[str, EndpointSettings]) -> Recipe:
+def _known(recipe: Merge | Stack | Ensemble, endpoints: Mapping[str, EndpointSettings]) -> Recipe:
     """Return the recipe, with the fingerprints of its endpoints put in."""
-    if isinstance(recipe, Merge):
+    if not isinstance(recipe, Ensemble):
         return recipe
     return with_endpoints(recipe, {name: settings.fingerprint for name, settings in endpoints.items()})
 

@@ -15,7 +15,7 @@ from evomerge.exchange import Judge
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.reading import KeyPath
 from evomerge.recipe.space import Space
-from evomerge.recipe.tree import Ensemble, Recipe, Source, WeightRecipe, as_weights, recipe_id
+from evomerge.recipe.tree import Ensemble, Recipe, Source, WeightRecipe, as_weights, children, is_part, recipe_id
 from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.study.baselines import Baseline, baselines
 from evomerge.study.job import Job
@@ -146,11 +146,8 @@ def _sources(recipe: WeightRecipe, path: KeyPath) -> Iterator[tuple[KeyPath, Sou
     """Yield the sources of a recipe with their keys in the job."""
     if isinstance(recipe, Source):
         yield path, recipe
-        return
-    if recipe.base is not None:
-        yield from _sources(recipe.base, (*path, "base"))
-    for index, item in enumerate(recipe.inputs):
-        yield from _sources(item.recipe, (*path, "models", index, "model"))
+    for key, child in children(recipe):
+        yield from _sources(child, path if is_part(recipe) else (*path, *key))
 
 
 def _identity(job: Job, template: Recipe, tasks: tuple[Task, ...]) -> dict[str, Any]:
