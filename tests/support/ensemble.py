@@ -26,7 +26,7 @@ def adder(name: str, errors: float) -> Answer:
     """Return a model that adds two numbers and errs on a share of the items, on others than a model of another name."""
 
     def answer(prompt: str) -> str:
-        right = sum(map(int, prompt.rstrip("=").split("+")))
+        right = sum(map(int, prompt.splitlines()[0].rstrip("=").split("+")))
         drawn = hashlib.sha256(f"{name} {prompt}".encode()).digest()
         wrong = drawn[0] < 256 * errors
         return f"That makes {right + 1 + drawn[1] % 9 if wrong else right}."
