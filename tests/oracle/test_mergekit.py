@@ -175,6 +175,12 @@ def test_a_merge_is_the_same(oracle: Oracle, case: Case, name: str) -> None:
     assert split <= MOST_SPLIT * elements
 
 
+def test_every_method_of_mergekit_is_compared(oracle: Oracle) -> None:
+    theirs = set((oracle.folder / "methods").read_text(encoding="utf-8").split())
+    stacks = {"passthrough"}
+    assert {case.their_method or case.method for case in (*CASES, *RANDOM)} | stacks == theirs
+
+
 @pytest.mark.parametrize("name", EXPORTED)
 def test_the_mergekit_yaml_of_an_export_gives_the_tensors_of_the_export(oracle: Oracle, name: str) -> None:
     ours, theirs = load_file(oracle.exports / name / "model.safetensors"), oracle.merged(name)
