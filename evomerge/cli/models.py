@@ -29,16 +29,20 @@ def register(app: typer.Typer) -> None:
 
 def merge(
     recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A recipe without holes, in YAML.", show_default=False)
+        Path,
+        typer.Argument(metavar="RECIPE", help="A recipe without holes, or a file of mergekit.", show_default=False),
     ],
     out: Out,
 ) -> None:
     """Merge models as a recipe says, and write the result to a new folder that transformers or peft loads."""
     from evomerge.backends.weights.export import export as write
     from evomerge.backends.weights.store import WeightStore
+    from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
     from evomerge.recipe.tree import as_weights
     from evomerge.study.job import load_recipe
 
+    for note in read_mergekit(recipe).notes if is_mergekit(recipe) else ():
+        typer.echo(f"note: {note}")
     store = WeightStore()
     written = as_weights(load_recipe(recipe))
     resolved = store.resolve(written, _root(recipe, written))

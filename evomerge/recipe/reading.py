@@ -92,14 +92,18 @@ class Document:
 
 def read_yaml(path: Path) -> Document:
     """Read a YAML file. Raises ConfigError for a missing, binary, empty or malformed file, naming file and line."""
+    return parse_yaml(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read the text of a YAML file. Raises ConfigError for one that is missing, binary or too long."""
     raw = read_file(path, str(path), wanted="YAML file")
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: the file has {len(raw)} bytes, and a job is never that long; is it the right file?")
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: this is not a text file in UTF-8; is it the right file?") from None
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, file: str) -> Document:

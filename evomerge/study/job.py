@@ -13,6 +13,8 @@ from pydantic import ConfigDict, Field
 
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.settings import LocalSettings
+from evomerge.errors import ConfigError
+from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
 from evomerge.recipe.reading import Document, KeyPath, read_yaml, unknown_key
 from evomerge.recipe.settings import Settings
 from evomerge.recipe.spec import RecipeSettings, recipe_settings
@@ -121,7 +123,12 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def load_recipe_file(path: Path) -> tuple[Recipe, Mapping[str, EndpointSettings]]:
-    """Read a recipe without holes, and the endpoints that stand beside it. Raises ConfigError as `load_recipe` does."""
+    """Read a recipe without holes, and the endpoints that stand beside it; a file of mergekit is such a recipe, too.
+
+    Raises ConfigError as `load_recipe` does.
+    """
+    if is_mergekit(path):
+        return _of_mergekit(path), {}
     document = read_yaml(path)
     inside = isinstance(document.data, dict) and "recipe" in document.data
     file = document.parse(RecipeFile) if inside else RecipeFile(recipe=document.parse(recipe_settings(document.data)))
@@ -130,6 +137,15 @@ def load_recipe_file(path: Path) -> tuple[Recipe, Mapping[str, EndpointSettings]
     if has_holes(recipe):
         raise document.error(prefix, "it has holes; `evomerge run` searches for their values, a merge needs numbers")
     return _known(recipe, file.endpoints), file.endpoints
+
+
+def _of_mergekit(path: Path) -> Recipe:
+    recipe = read_mergekit(path).recipe
+    try:
+        check(recipe)
+    except RecipeProblem as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    return recipe
 
 
 def _check_recipe(
