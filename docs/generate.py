@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from generator.commands import command_sections
-from generator.methods import method_sections
+from generator.methods import combiner_sections, method_sections
 from generator.python import error_sections, python_section
 from generator.settings import job_sections, scorer_sections, strategy_section, values_section
 
@@ -41,7 +41,7 @@ def reference_page() -> str:
 
 def method_page() -> str:
     """The whole of methods.md."""
-    return "\n\n".join([GENERATED, *method_sections()]) + "\n"
+    return "\n\n".join([GENERATED, *method_sections(), *combiner_sections()]) + "\n"
 
 
 PAGES: Mapping[str, Callable[[], str]] = {"reference.md": reference_page, "methods.md": method_page}

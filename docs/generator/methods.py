@@ -1,9 +1,10 @@
-"""The merge methods, from what they say of themselves."""
+"""The merge methods and the combiners, from what they say of themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from evomerge.strategies.ensemble.registry import combiners
 from evomerge.strategies.merge.protocol import Method, Parameter
 from evomerge.strategies.merge.registry import methods
 from generator.markdown import anchor, code, one_line, table
@@ -31,6 +32,29 @@ def method_sections() -> Iterator[str]:
     )
     yield table(("method", "what it does", "base", "models", "adapters"), rows)
     yield from map(method_section, found)
+
+
+def combiner_sections() -> Iterator[str]:
+    """The combiners of answers, a section for each."""
+    yield (
+        "# Combiners\n\nWhat `combine:` of an ensemble may be. A combiner sees what every member answered to one item; "
+        "answers that mean the same to the task's scorer are one answer."
+    )
+    for combiner in combiners().values():
+        rows = [
+            (
+                code(parameter.name),
+                "the ensemble" if parameter.of == "ensemble" else "each member",
+                code(plain(parameter.default)),
+                span(parameter),
+                one_line(parameter.doc),
+            )
+            for parameter in combiner.parameters
+        ]
+        told = table(("parameter", "of", "default", "a good range to search", "what it does"), rows)
+        rule = one_line(combiner.combine.__doc__)
+        parameters = told if rows else "It has no parameters."
+        yield f"## {combiner.name}\n\n{rule}\n\n{parameters}\n\nSource: {combiner.source}."
 
 
 def models_in_words(method: Method) -> str:

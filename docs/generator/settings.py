@@ -19,7 +19,12 @@ Schema = Mapping[str, Any]
 JOB: Schema = JobSettings.model_json_schema(by_alias=True)
 DEFINITIONS: Mapping[str, Schema] = JOB["$defs"]
 
-HEADINGS = {"HoleSettings": "hole", "SourceSettings": "source", "SplitSizes": "splits"}  # what stands in several places
+HEADINGS = {  # what stands in several places, or several things in one
+    "EnsembleSettings": "recipe of an ensemble",
+    "HoleSettings": "hole",
+    "SourceSettings": "source",
+    "SplitSizes": "splits",
+}
 ELSEWHERE = {"ScorerSettings": "[a scorer](#scorers)"}
 SCALARS = ("`true` or `false`", "whole number", "number", "text")
 
@@ -37,14 +42,22 @@ def kind(schema: Schema, names: Mapping[str, str]) -> str:
         return " or ".join(dict.fromkeys(part for part in parts if part))
     simple = {"boolean": "`true` or `false`", "string": "text", "null": ""}
     match schema.get("type"):
+        case "array" if "prefixItems" in schema:
+            parts = [kind(part, names) for part in schema["prefixItems"]]
+            return f"list of {len(parts)}: {', '.join(parts)}"
         case "array":
             return f"list of {kind(schema.get('items', {}), names)}"
         case "object":
-            return f"map of names to {kind(schema.get('additionalProperties') or {}, names) or 'values'}"
+            return f"map of names to {kind(values(schema), names) or 'values'}"
         case "integer" | "number" as type_:
             return ("whole number" if type_ == "integer" else "number") + limits(schema)
         case type_:
             return simple.get(type_ or "", "value")
+
+
+def values(schema: Schema) -> Schema:
+    """What the values of a map are, whatever its keys are called or must look like."""
+    return schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), {})
 
 
 def limits(schema: Schema) -> str:
@@ -92,6 +105,9 @@ def references(schema: Any, path: str) -> Iterator[tuple[str, str]]:
             if key == "properties":
                 for name, inner in part.items():
                     yield from references(inner, f"{path}.{name}" if path else name)
+            elif key == "patternProperties":
+                for inner in part.values():
+                    yield from references(inner, path)
             elif key == "items":
                 yield from references(part, f"{path}[]")
             elif key in ("anyOf", "oneOf", "additionalProperties", "allOf"):

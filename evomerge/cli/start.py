@@ -12,7 +12,7 @@ from evomerge.errors import ConfigError
 def register(app: typer.Typer) -> None:
     """Add this command."""
     app.command(
-        epilog="Examples: evomerge init ./math ./code --base ./base --data items.jsonl --out job.yaml; for models "
+        epilog="Example: evomerge init ./math ./code --base ./base --data items.jsonl --out job.yaml; or, for models "
         "behind an API: evomerge init https://host/v1#small https://host/v1#big --api-key-env MY_KEY --data items.jsonl"
     )(init)
 

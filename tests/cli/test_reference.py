@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from evomerge.strategies.ensemble.registry import combiners
 from evomerge.strategies.merge.registry import methods
 from tests.cli.conftest import Command
 
@@ -12,9 +13,15 @@ from tests.cli.conftest import Command
 def test_methods_lists_every_method_on_a_line_with_its_source(command: Command) -> None:
     lines = command("methods").out.splitlines()
     for method in methods().values():
-        [line] = [line for line in lines if line.split()[0] == method.name]
+        [line] = [line for line in lines if line.split()[:1] == [method.name]]
         assert method.title in line
         assert method.source in line
+
+
+def test_methods_lists_the_combiners_and_shows_one_with_its_parameters(command: Command) -> None:
+    [line] = [line for line in command("methods").out.splitlines() if line.split()[:1] == ["vote"]]
+    assert combiners()["vote"].title in line
+    assert command("methods", "vote").out.splitlines()[-1].split()[:3] == ["weight", "│", "member"]
 
 
 @pytest.mark.parametrize("name", sorted(methods()))
