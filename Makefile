@@ -104,7 +104,7 @@ $(STAMPS)/python:
 # hatchling is installed first, so that building our own package uses the pinned one and asks no index for another
 $(STAMPS)/run: $(STAMPS)/python pyproject.toml requirements/dev.txt
 	$(INSTALL) pip hatchling editables
-	$(INSTALL) --no-build-isolation --editable '.[local,plots]'
+	$(INSTALL) --no-build-isolation --editable '.[api,local,plots]'
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/run

@@ -15,6 +15,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "evomerge"
 LINES = 400
 HEAVY = (
+    "httpx2",
     "huggingface_hub",
     "matplotlib",
     "nevergrad",
@@ -22,6 +23,7 @@ HEAVY = (
     "peft",
     "scipy",
     "sklearn",
+    "tenacity",
     "tokenizers",
     "torch",
     "transformers",

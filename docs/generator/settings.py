@@ -57,7 +57,8 @@ def kind(schema: Schema, names: Mapping[str, str]) -> str:
 
 def values(schema: Schema) -> Schema:
     """What the values of a map are, whatever its keys are called or must look like."""
-    return schema.get("additionalProperties") or next(iter(schema.get("patternProperties", {}).values()), {})
+    patterns: Mapping[str, Schema] = schema.get("patternProperties", {})
+    return schema.get("additionalProperties") or next(iter(patterns.values()), {})
 
 
 def limits(schema: Schema) -> str:
