@@ -211,25 +211,6 @@ def with_sources(recipe: WeightRecipe, known: Mapping[Source, Source]) -> Weight
     return replace(recipe, base=base, slices=slices, result=result)
 
 
-def asked_of(recipe: Recipe) -> tuple[Endpoint, ...]:
-    """Return the endpoints that a recipe asks, each once and in their order."""
-    match recipe:
-        case Endpoint():
-            return (recipe,)
-        case Ensemble():
-            return tuple(dict.fromkeys(item.recipe for item in recipe.members))
-        case _:
-            return ()
-
-
-def with_endpoints(recipe: Ensemble, fingerprints: Mapping[str, str]) -> Ensemble:
-    """Return the ensemble with the fingerprint of every endpoint put in, by its name."""
-    known = (
-        replace(item, recipe=Endpoint(item.recipe.name, fingerprints[item.recipe.name])) for item in recipe.members
-    )
-    return replace(recipe, members=tuple(known))
-
-
 def recipe_id(recipe: Recipe) -> str:
     """Return the recipe's id: 16 hexadecimal digits of the SHA-256 of its canonical JSON.
 

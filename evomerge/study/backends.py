@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from evomerge.backends.api.backend import ApiBackend, MissingKey, keys_from
 from evomerge.backends.local import LocalBackend
 from evomerge.backends.protocol import Backend
-from evomerge.recipe.tree import Ensemble, asked_of
+from evomerge.recipe.endpoints import asked_of
+from evomerge.recipe.tree import Ensemble
 from evomerge.study.ensemble import EnsembleEvaluator
 from evomerge.study.evaluate import TaskEvaluator
 from evomerge.study.journal import Journal

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Literal
 
+from evomerge.recipe.endpoints import asked_of
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.tree import (
     Endpoint,
@@ -20,7 +21,6 @@ from evomerge.recipe.tree import (
     Source,
     Stack,
     WeightRecipe,
-    asked_of,
     children,
 )
 from evomerge.recipe.values import Params, is_open

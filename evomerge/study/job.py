@@ -14,11 +14,12 @@ from pydantic import ConfigDict, Field
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.settings import LocalSettings
 from evomerge.errors import ConfigError
+from evomerge.recipe.endpoints import with_endpoints
 from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
 from evomerge.recipe.reading import Document, KeyPath, read_yaml, unknown_key
 from evomerge.recipe.settings import Settings
 from evomerge.recipe.spec import RecipeSettings, recipe_settings
-from evomerge.recipe.tree import Ensemble, Merge, Recipe, Stack, with_endpoints
+from evomerge.recipe.tree import Ensemble, Merge, Recipe, Stack
 from evomerge.strategies.ensemble.registry import combiners
 from evomerge.strategies.ensemble.resolve import check_ensemble
 from evomerge.strategies.merge.registry import methods

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from evomerge.errors import ConfigError
+from evomerge.recipe.endpoints import asked_of, with_endpoints
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.reading import parse_yaml
 from evomerge.recipe.space import Space
@@ -16,11 +17,9 @@ from evomerge.recipe.tree import (
     Merge,
     Source,
     as_weights,
-    asked_of,
     recipe_id,
     sources,
     to_plain,
-    with_endpoints,
 )
 
 FAST, SMART = Endpoint("fast", "f1"), Endpoint("smart", "f2")

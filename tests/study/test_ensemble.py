@@ -10,7 +10,8 @@ import pytest
 from evomerge.backends.api.backend import ApiBackend
 from evomerge.backends.api.client import Pace
 from evomerge.errors import CandidateError, ConfigError, EndpointPaused, StudyChanged
-from evomerge.recipe.tree import Endpoint, Ensemble, Member, Source, asked_of
+from evomerge.recipe.endpoints import asked_of
+from evomerge.recipe.tree import Endpoint, Ensemble, Member, Source
 from evomerge.study.ensemble import EnsembleEvaluator
 from evomerge.study.evaluate import Work
 from evomerge.study.job import load_job

@@ -14,7 +14,8 @@ from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.protocol import Placement, Unsupported
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.exchange import Answer, Generate, Request
-from evomerge.recipe.tree import Endpoint, Recipe, asked_of
+from evomerge.recipe.endpoints import asked_of
+from evomerge.recipe.tree import Endpoint, Recipe
 
 NO_LIKELIHOODS = (
     "an endpoint tells no likelihood of a given text; score by a generated answer (exact, numeric, contains, regex, f1)"

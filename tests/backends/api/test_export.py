@@ -7,7 +7,8 @@ import pytest
 from evomerge.backends.api.export import export_ensemble
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.errors import ConfigError
-from evomerge.recipe.tree import Endpoint, Ensemble, Member, with_endpoints
+from evomerge.recipe.endpoints import with_endpoints
+from evomerge.recipe.tree import Endpoint, Ensemble, Member
 from evomerge.study.job import load_recipe_file
 
 ENDPOINTS = {
