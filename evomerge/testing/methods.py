@@ -35,7 +35,7 @@ class _Case:
         stages = () if self.method.stages is None else self.method.stages(self.parameters)
         context = self.context
         for stage in stages:  # the whole model is this one tensor
-            found = Whole(stage(context, self.base, self.inputs), None)
+            found = Whole(stage(context, self.base, self.inputs))
             context = replace(context, whole=(*context.whole, found))
         return self.method.apply(context, self.base, self.inputs, self.parameters)
 

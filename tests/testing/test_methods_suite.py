@@ -97,3 +97,20 @@ def test_wrong_coefficients_are_found() -> None:
 
     with pytest.raises(AssertionError, match="its coefficients are not what it computes"):
         check_method(replace(build(mean), coefficients=halves))
+
+
+def test_choice_that_breaks_the_formula_is_found() -> None:
+    kind = Parameter("kind", "merge", "mean", "Which.", choices=("mean", "first"))
+
+    def apply(ctx: TensorContext, base: Tensor | None, inputs: Sequence[Tensor], params: Parameters, /) -> Tensor:
+        return (
+            inputs[0].clone() if params.choice("kind") == "first" else mean(inputs[0] if base is None else base, inputs)
+        )
+
+    with pytest.raises(AssertionError, match="changes the result"):
+        check_method(Method("own", "Own", Needs("required", (1, None)), (kind,), "nobody", "R", apply))
+
+
+def test_stages_of_a_method_that_does_not_need_the_model_are_found() -> None:
+    with pytest.raises(AssertionError, match="its scope is not model"):
+        check_method(replace(build(mean), stages=lambda _params: ()))

@@ -4,16 +4,20 @@ Both are asked for one name at a time, so memory holds one tensor of each model.
 change; a merge that is an adapter is computed from its factors wherever it stands, so it is one model in all places.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, assert_never, cast
 
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import LowRank
 from evomerge.backends.weights.checkpoint import Checkpoint
-from evomerge.backends.weights.tensors import all_finite
-from evomerge.errors import CandidateError, ConfigError
-
+from evomerge.backends.weights.merging import TensorMerge
 from evomerge.backends.weights.models import module_of, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan, StackPlan
+from evomerge.backends.weights.tensors import all_finite
+from evomerge.backends.weights.whole import Wholes
+from evomerge.errors import CandidateError, ConfigError
+from evomerge.strategies.merge.protocol import Stage, Summary, TensorContext
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +34,10 @@ def tensor_of(plan: Plan, name: str, under: "Tensor | None" = None) -> "Tensor":
         case Adapter():
             return _with_change(under, _factors_of_adapter(plan, module_of(name)))
         case MergePlan():
-            own = None if plan.base is None else tensor_of(plan.base, name)
             if plan.low_rank:
+                own = None if plan.base is None else tensor_of(plan.base, name)
                 return _with_change(own, factors_of(plan, module_of(name)))
-            return _merged(plan, name, own)
+            return _merged(plan, name)
         case StackPlan():
             child, place = plan.place(name)
             found = tensor_of(child, place.name)
@@ -84,12 +88,50 @@ def factors_of(plan: Plan, module: str) -> LowRank | None:
             assert_never(plan)
 
 
-def _merged(plan: MergePlan, name: str, own: "Tensor | None") -> "Tensor":
-    if own is not None and plan.changed is not None and name not in plan.changed:
-        return own
-    inputs = [tensor_of(item, name, own) for item in plan.inputs]
-    base = None if plan.method.needs.base == "unused" else own
-    return plan.method.apply(plan.context(name), base, inputs, plan.parameters(name))
+def write_tensor(plan: Plan, name: str, out: "Tensor") -> bool:
+    """Compute a tensor of a plan into `out`, rounded once, and return whether it is finite. Raises as `tensor_of`."""
+    if isinstance(plan, MergePlan) and not plan.low_rank and plan.touches(name):
+        return _merge_into(plan, name, out)
+    out.copy_(tensor_of(plan, name))
+    return all_finite(out)
+
+
+def _merged(plan: MergePlan, name: str) -> "Tensor":
+    import torch
+
+    if plan.base is not None and not plan.touches(name):
+        return tensor_of(plan.base, name)
+    out = torch.empty(stored_of(plan, name).shape, dtype=torch.float32)
+    _merge_into(plan, name, out)
+    return out
+
+
+def _merge_into(plan: MergePlan, name: str, out: "Tensor") -> bool:
+    context = plan.context(name)
+    if stages := plan.stages(name):
+        tensors = tuple(tensor for tensor in plan.grouping.layout.tensors if plan.stages(tensor))
+        wholes = Wholes(tensors, plan.identity, plan.context, partial(_summary, plan), plan.statistics)
+        context = replace(context, whole=wholes.of(name, stages))
+    return _merge(plan, context).into(out)
+
+
+def _summary(plan: MergePlan, stage: Stage, context: TensorContext) -> Summary:
+    return _merge(plan, context).summary(stage)
+
+
+def _merge(plan: MergePlan, context: TensorContext) -> TensorMerge:
+    """Return the merge of a tensor, with what its method gets read: the base, where it uses one, and every input."""
+    name = context.name
+    base = None if plan.base is None else _readable(plan.base, name, None)
+    under = base.float() if base is not None and any(isinstance(item, Adapter) for item in plan.inputs) else None
+    inputs = tuple(_readable(item, name, under) for item in plan.inputs)
+    used = None if plan.method.needs.base == "unused" else base
+    return TensorMerge(plan.method, context, plan.parameters(name), used, inputs, plan.identity, plan.statistics)
+
+
+def _readable(plan: Plan, name: str, under: "Tensor | None") -> "Tensor":
+    """Return a tensor for a merge to read: as it is stored where that is known, else in float32."""
+    return plan.read(name) if isinstance(plan, Checkpoint) else tensor_of(plan, name, under)
 
 
 def _with_change(base: "Tensor | None", change: LowRank | None) -> "Tensor":
@@ -117,7 +159,7 @@ def _joined(plan: MergePlan, module: str) -> LowRank:
 
 def _change(plan: MergePlan, name: str) -> "Tensor":
     own = None if plan.base is None else tensor_of(plan.base, name)
-    return _merged(plan, name, own) - _with_change(own, None)
+    return _merged(plan, name) - _with_change(own, None)
 
 
 def _decomposed(change: "Tensor", rank: int) -> LowRank:

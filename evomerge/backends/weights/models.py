@@ -10,16 +10,18 @@ from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened, located, opened
 from evomerge.backends.weights.stacking import Form, Stacked, stacked
+from evomerge.backends.weights.statistics import Statistics
 from evomerge.errors import SourceError
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, sources
 
 
 class Models:
-    """Opened folders, by source."""
+    """Opened folders, by source, and what was found out about their tensors."""
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str | None], Opened] = {}
+        self.statistics = Statistics()
 
     def located(self, source: Source, root: Path) -> tuple[Source, Opened]:
         """Return a source with its absolute path or hub id, and what it holds. Raises SourceError."""

@@ -9,16 +9,16 @@ from functools import cached_property
 
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
+from evomerge.backends.weights.models import Models, weight_of
 from evomerge.backends.weights.stacking import Place, Stacked
+from evomerge.backends.weights.statistics import Statistics
 from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, recipe_id
-from evomerge.strategies.merge.protocol import Coefficients, Method, Parameters, TensorContext
+from evomerge.strategies.merge.protocol import Coefficients, Method, Parameters, Stage, TensorContext
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
-
-from evomerge.backends.weights.models import Models, weight_of
 
 _SUM_TOLERANCE = 1e-9
 
@@ -34,6 +34,17 @@ class MergePlan:
     inputs: "tuple[Plan, ...]"
     fingerprints: tuple[str, ...]
     changed: frozenset[str] | None
+    statistics: Statistics
+
+    @cached_property
+    def identity(self) -> tuple[str | None, ...]:
+        """What base (None where there is none) and inputs are, to know again what was found out about them."""
+        base = None if self.merge.base is None else _fingerprint(self.merge.base)
+        return base, *self.fingerprints
+
+    def touches(self, name: str) -> bool:
+        """Return whether the merge may change a tensor; what it does not touch is the base's."""
+        return self.changed is None or name in self.changed
 
     def context(self, name: str) -> TensorContext:
         """Return what a method may know about a tensor."""
@@ -47,6 +58,10 @@ class MergePlan:
         except GroupError as error:
             raise ConfigError(str(error)) from None
         return parameters_for(self.merge, self.method, group, self.grouping.layout.depth(name), name)
+
+    def stages(self, name: str) -> tuple[Stage, ...]:
+        """Return what has to be known of the whole model before a tensor can be merged."""
+        return () if self.method.stages is None else self.method.stages(self.parameters(name))
 
     def coefficients(self, name: str) -> Coefficients | None:
         """Return the weights of a tensor's sum, or None for a method that is no weighted sum."""
@@ -155,6 +170,7 @@ def planned(models: Models, recipe: WeightRecipe, layout: Layout) -> Plan:
         inputs=tuple(below.values()),
         fingerprints=tuple(_fingerprint(item.recipe) for item in recipe.inputs),
         changed=models.changed(recipe),
+        statistics=models.statistics,
     )
 
 

@@ -10,21 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from evomerge.backends.weights import agreement
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact, LowRank
+from evomerge.backends.weights.compute import factors_of, stored_of, write_tensor
 from evomerge.backends.weights.files import base_of
 from evomerge.backends.weights.fingerprint import fingerprint
 from evomerge.backends.weights.headers import Stored
+from evomerge.backends.weights.models import Models, module_of, natural, weight_of
+from evomerge.backends.weights.plan import MergePlan, Plan, planned
 from evomerge.backends.weights.result import changed_config, float_type, written
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import Layout
 from evomerge.recipe.tree import Input, Merge, Source, Stack, WeightRecipe, children, result_of, sources, with_sources
-
-from evomerge.backends.weights import agreement
-from evomerge.backends.weights.compute import factors_of, stored_of, tensor_of
-from evomerge.backends.weights.models import Models, module_of, natural, weight_of
-from evomerge.backends.weights.plan import MergePlan, Plan, planned
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,13 +106,16 @@ class WeightStore:
         Computed in float32 and rounded once. For a recipe that becomes an adapter, this is the base with `low_rank`
         added. Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
         """
+        import torch
+
         plan = self._plan(recipe)
         for name, announced in self.outline(recipe).items():
             if not announced.is_float:
                 yield name, stored_of(plan, name).clone()
                 continue
-            merged = tensor_of(plan, name).to(float_type(announced.dtype))
-            _check_finite(name, merged)
+            merged = torch.empty(announced.shape, dtype=float_type(announced.dtype))
+            if not write_tensor(plan, name, merged):
+                raise _overflow(name, merged)
             yield name, merged
 
     def low_rank(self, recipe: WeightRecipe) -> Mapping[str, LowRank]:
@@ -175,6 +177,10 @@ def _held(recipe: WeightRecipe) -> int:
 
 def _check_finite(name: str, tensor: "Tensor") -> None:
     if not all_finite(tensor):
-        raise CandidateError(
-            f"the merged {name} overflows {str(tensor.dtype).removeprefix('torch.')}; use smaller weights"
-        )
+        raise _overflow(name, tensor)
+
+
+def _overflow(name: str, tensor: "Tensor") -> CandidateError:
+    return CandidateError(
+        f"the merged {name} overflows {str(tensor.dtype).removeprefix('torch.')}; use smaller weights"
+    )

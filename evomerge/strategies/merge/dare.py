@@ -48,7 +48,7 @@ def _dropped(
     before = mass(delta) if l1 else 0.0
     kept = drop_(delta.flatten(), expert_key(ctx.seed, ctx.name, ctx.fingerprints[index]), density).view(delta.shape)
     if not l1:
-        return kept.div_(density)
+        return kept.mul_(1 / density)
     return with_mass_(kept, before)
 
 

@@ -6,6 +6,7 @@ lower flat (row-major) index counts as larger, so that any number of largest ent
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Band:
     high_places: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Magnitudes:
     """The number of entries in each bin, int64 of shape (32768,)."""
 
@@ -68,10 +69,15 @@ class Magnitudes:
 
         if position == 0:
             return BINS, 0
-        larger = np.cumsum(self.counts[::-1])
-        place = int(np.searchsorted(larger, position))
-        bin_ = BINS - 1 - place
-        return bin_, position - (int(larger[place - 1]) if place else 0)
+        place = int(np.searchsorted(self._larger, position))
+        return BINS - 1 - place, position - (int(self._larger[place - 1]) if place else 0)
+
+    @cached_property
+    def _larger(self) -> "NDArray[np.int64]":
+        """How many entries are in a bin or above it, from the last bin down."""
+        import numpy as np
+
+        return np.cumsum(self.counts[::-1])
 
 
 def bins(tensor: "Tensor") -> "Tensor":

@@ -147,10 +147,15 @@ class Summary(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """One stage's summaries added up: over the whole model, and over the tensors before this one in natural order."""
+    """One stage's summaries added up: over the whole model, and, when asked for, over the tensors before this one."""
 
     total: Summary
-    before: Summary | None
+    preceding: "Callable[[], Summary | None]" = lambda: None
+
+    @property
+    def before(self) -> Summary | None:
+        """The sum over the tensors before this one in natural order; None for the first."""
+        return self.preceding()
 
 
 class Stage(Protocol):

@@ -20,6 +20,15 @@ def kept_count(size: int, density: float) -> int:
     return max(int(size * density), 1 if density > 0 else 0) if size else 0
 
 
+def kept_range(size: int, density: float, gamma: float) -> tuple[int, int]:
+    """Return from which place on, and up to which, `size` entries in the order of falling magnitude are kept when
+    int(size * gamma) of the largest go and `kept_count` remain; fewer of the largest where there is less to remove.
+    """
+    kept = kept_count(size, density)
+    first = min(int(size * gamma), size - kept)
+    return first, first + kept
+
+
 def trim(delta: "Tensor", density: float) -> "Tensor":
     """Return the delta with all but the `kept_count` entries of largest magnitude set to zero; `delta` may be
     overwritten.
@@ -42,12 +51,10 @@ def trim_tails(delta: "Tensor", density: float, gamma: float) -> "Tensor":
     Where the density leaves less to remove than gamma asks for, that much of the largest goes. Entries are ordered as
     in `trim`.
     """
-    size = delta.numel()
-    kept = kept_count(size, density)
-    if kept == size:
+    first, last = kept_range(delta.numel(), density, gamma)
+    if (first, last) == (0, delta.numel()):
         return delta
-    first = min(int(size * gamma), size - kept)
-    return select_(delta, Magnitudes.of(delta).band(first, first + kept))
+    return select_(delta, Magnitudes.of(delta).band(first, last))
 
 
 def trim_model(delta: "Tensor", density: float, whole: Whole, index: int) -> "Tensor":

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -73,9 +74,13 @@ def apply_model(
         total = sums[-1]
         assert total is not None
         for tensor, before in zip(model, sums, strict=False):
-            whole = (*contexts[tensor].whole, Whole(total, before))
+            whole = (*contexts[tensor].whole, Whole(total, partial(_same, before)))
             contexts[tensor] = replace(contexts[tensor], whole=whole)
     return {tensor: method.apply(contexts[tensor], *tensors, given) for tensor, tensors in model.items()}
+
+
+def _same(summary: Summary | None) -> Summary | None:
+    return summary
 
 
 def tensor(values: object) -> Tensor:

@@ -1,0 +1,156 @@
+"""How the magnitudes of one task vector are distributed, kept so that a new density is a lookup.
+
+Magnitudes are counted as bfloat16 numbers (see `strategies.merge.magnitudes`), in chunks, so that the place where the
+last of several equal entries stands is found by looking through one chunk. Takes about 6 % of the memory of a bfloat16
+task vector.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from evomerge.backends.weights.kernels.jit import compiled
+from evomerge.backends.weights.kernels.numbers import bin_of, load
+from evomerge.backends.weights.kernels.threads import spans
+from evomerge.strategies.merge.magnitudes import BINS, Band, Magnitudes
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from evomerge.backends.weights.kernels.numbers import Elements
+    from evomerge.backends.weights.kernels.threads import Threads
+
+CHUNK = 1 << 15
+"""Elements that are counted together; a bin's count in a chunk fits 16 bits."""
+_UNIT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """The magnitudes of one expert's difference to the base in one tensor.
+
+    `counts` has shape (chunks, width), uint16, for the bins from `lowest` on; entries that are zero are counted in
+    `zeros` (chunks,). The tensors themselves are read again where a chunk has to be looked through.
+    """
+
+    base: "Elements"
+    model: "Elements"
+    lowest: int
+    counts: "NDArray[np.uint16]"
+    zeros: "NDArray[np.int64]"
+
+    @classmethod
+    def of(cls, base: "Elements", model: "Elements", threads: "Threads") -> "Histogram":
+        """Count a task vector: two passes over base and model."""
+        size = base.size
+        found = threads.map(lambda begin, end: _extremes(base[begin:end], model[begin:end]), spans(size, _UNIT))
+        lowest = min((low for low, _ in found), default=BINS)
+        width = max(max((high for _, high in found), default=0) - lowest + 1, 0)
+        chunks = -(-size // CHUNK)
+        counts, zeros = np.zeros((chunks, width), np.uint16), np.zeros(chunks, np.int64)
+
+        def count(begin: int, end: int) -> None:
+            first, last = begin // CHUNK, -(-end // CHUNK)
+            _count(base[begin:end], model[begin:end], lowest, counts[first:last], zeros[first:last])
+
+        threads.map(count, spans(size, _UNIT))
+        return cls(base, model, lowest, counts, zeros)
+
+    @property
+    def bytes(self) -> int:
+        """The memory it takes."""
+        return self.counts.nbytes + self.zeros.nbytes
+
+    @property
+    def magnitudes(self) -> Magnitudes:
+        """The counts of the whole tensor."""
+        counts = np.zeros(BINS, np.int64)
+        counts[self.lowest : self.lowest + self.counts.shape[1]] = self._totals
+        counts[0] += self.zeros.sum()
+        return Magnitudes(counts)
+
+    def band(self, first: int, last: int) -> Band:
+        """Return what `Magnitudes.band` returns."""
+        if last <= first:
+            return Band(low=BINS, low_places=0)
+        low, low_places = self._end(last)
+        high, high_places = self._end(first)
+        return Band(low, low_places, high, high_places)
+
+    def cut(self, bin_: int, places: int) -> int:
+        """Return the flat index before which exactly `places` entries of a bin stand; the size if there are fewer."""
+        inside = bin_ - self.lowest
+        column = self.counts[:, inside] if 0 <= inside < self.counts.shape[1] else self.zeros if bin_ == 0 else None
+        if places <= 0:
+            return 0
+        if column is None:
+            return self.base.size
+        passed = np.cumsum(column, dtype=np.int64)
+        chunk = int(np.searchsorted(passed, places))
+        if chunk == len(passed):
+            return self.base.size
+        left = places - (int(passed[chunk - 1]) if chunk else 0)
+        span = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
+        return span.start + _place(self.base[span], self.model[span], bin_, left)
+
+    @cached_property
+    def _totals(self) -> "NDArray[np.int64]":
+        return self.counts.sum(axis=0, dtype=np.int64)
+
+    @cached_property
+    def _larger(self) -> "NDArray[np.int64]":
+        """How many entries are in each bin or above it, from the highest bin down."""
+        return np.cumsum(self._totals[::-1])
+
+    def _end(self, position: int) -> tuple[int, int]:
+        """Return the bin of the entry before `position`, and how many of that bin come before `position`."""
+        if position == 0:
+            return BINS, 0
+        place = int(np.searchsorted(self._larger, position))
+        before = int(self._larger[place - 1]) if place else 0
+        return (0 if place == len(self._larger) else self.lowest + len(self._larger) - 1 - place), position - before
+
+
+def edge(bin_: int) -> np.float32:
+    """Return the smallest magnitude that, rounded to bfloat16, is in this bin or above it; infinity beyond the last."""
+    if bin_ <= 0:
+        return np.float32(0)
+    if bin_ >= BINS:
+        return np.float32(np.inf)
+    return np.uint32((bin_ << 16) - (0x8000 if bin_ % 2 == 0 else 0x7FFF)).view(np.float32)
+
+
+@compiled
+def _extremes(base: "Elements", model: "Elements") -> tuple[int, int]:
+    """Return the lowest bin of what is not zero, and the highest."""
+    lowest, highest = np.uint32(BINS), np.uint32(0)
+    for k in range(base.size):
+        found = bin_of(load(model, k) - load(base, k))
+        highest = max(highest, found)
+        lowest = min(lowest, found if found > np.uint32(0) else np.uint32(BINS))
+    return int(lowest), int(highest)
+
+
+@compiled
+def _count(
+    base: "Elements", model: "Elements", lowest: int, counts: "NDArray[np.uint16]", zeros: "NDArray[np.int64]"
+) -> None:
+    for k in range(base.size):
+        found = int(bin_of(load(model, k) - load(base, k)))
+        if found == 0:
+            zeros[k // CHUNK] += 1
+        else:
+            counts[k // CHUNK, found - lowest] += 1
+
+
+@compiled
+def _place(base: "Elements", model: "Elements", bin_: int, places: int) -> int:
+    """Return the index after the element of a bin that is the `places`-th of its kind."""
+    for k in range(base.size):
+        if int(bin_of(load(model, k) - load(base, k))) == bin_:
+            places -= 1
+            if places == 0:
+                return k + 1
+    return base.size
