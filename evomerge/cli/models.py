@@ -14,7 +14,6 @@ from evomerge.tasks.settings import Split
 
 if TYPE_CHECKING:
     from evomerge.backends.api.settings import EndpointSettings
-    from evomerge.recipe.endpoints import asked_of
     from evomerge.recipe.tree import Recipe
     from evomerge.study.job import Job
 
@@ -79,6 +78,7 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     from evomerge.backends.local import LocalBackend
     from evomerge.backends.weights.store import WeightStore
     from evomerge.cli.tables import output, print_scores
+    from evomerge.recipe.endpoints import asked_of
     from evomerge.recipe.tree import Endpoint, Ensemble, recipe_id
     from evomerge.study.ensemble import EnsembleEvaluator
     from evomerge.study.evaluate import TaskEvaluator, Work
