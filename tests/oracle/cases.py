@@ -255,3 +255,56 @@ ALIKE = Case("sce, of what is alike", "sce", ({}, {}), {"select_topk": 0.5}, fam
 CLOSE = Case("sce, of small changes", "sce", ({}, {}), {"select_topk": 1.0}, families=("close",))
 DIFFERENT = (BELOW_ZERO, UNBIASED, IN_BF16, OPPOSED, CRUMB, SPHERE, ALIKE, CLOSE)
 """What mergekit does otherwise; test_mergekit.py says for each what."""
+
+SLERP_BY_ROLE = """\
+slices:
+  - sources:
+      - {model: BASE, layer_range: [0, 3]}
+      - {model: ONE, layer_range: [0, 3]}
+merge_method: slerp
+base_model: BASE
+parameters:
+  t:
+    - {filter: self_attn, value: [0, 0.5, 0.3, 0.7, 1]}
+    - {filter: mlp, value: [1, 0.5, 0.7, 0.3, 0]}
+    - {value: 0.5}
+dtype: float32
+out_dtype: bfloat16
+"""
+TIES_BY_DEFAULT = """\
+models:
+  - {model: BASE}
+  - {model: ONE, parameters: {weight: [0.2, 0.9]}}
+  - {model: TWO, parameters: {weight: [{filter: mlp, value: 0.4}, {value: 0.7}], density: 1.0}}
+merge_method: ties
+base_model: BASE
+parameters: {normalize: true}
+dtype: float32
+out_dtype: bfloat16
+"""
+FRANKENSTEIN = """\
+slices:
+  - sources: [{model: ONE, layer_range: [0, 2]}]
+  - sources: [{model: TWO, layer_range: [1, 3], parameters: {scale: [{filter: o_proj, value: 0.0}, {value: 1.0}]}}]
+merge_method: passthrough
+dtype: bfloat16
+"""
+SLICES_OF_SLICES = """\
+slices:
+  - sources:
+      - {model: ONE, layer_range: [0, 2], parameters: {weight: 0.3}}
+      - {model: TWO, layer_range: [1, 3], parameters: {weight: 0.5}}
+  - sources:
+      - {model: ONE, layer_range: [2, 3], parameters: {weight: 0.8}}
+      - {model: TWO, layer_range: [0, 1], parameters: {weight: 0.1}}
+merge_method: linear
+dtype: float32
+out_dtype: bfloat16
+"""
+WRITTEN = {
+    "slerp-by-role": SLERP_BY_ROLE,
+    "ties-by-default": TIES_BY_DEFAULT,
+    "frankenstein": FRANKENSTEIN,
+    "slices-of-slices": SLICES_OF_SLICES,
+}
+"""Files as people write them for mergekit, over the family `odd`."""

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from evomerge.backends.weights.export import export
 from evomerge.backends.weights.store import WeightStore
+from evomerge.recipe.mergekit.read import read_mergekit
 from evomerge.recipe.tree import Input, Merge, Per, Slice, Source, Stack, WeightRecipe
 from evomerge.recipe.values import ByGroup, Gradient
 from tests.oracle.cases import (
@@ -33,6 +34,7 @@ from tests.oracle.cases import (
     RANDOM,
     SPHERE,
     UNBIASED,
+    WRITTEN,
     Case,
 )
 from tests.oracle.families import Family, Tensors, write_families
@@ -75,8 +77,9 @@ def along_depth(family: Family) -> Merge:
 
 
 def without_base(family: Family) -> Merge:
-    inputs = tuple(Input(Source(str(expert)), {"weight": Gradient((0.2, 1.0))}) for expert in family.experts)
-    return Merge("linear", inputs)
+    points = ((0.2, 1.0), (0.5, 0.1, 0.3), (0.4, 0.4))
+    pairs = zip(family.experts, points, strict=True)
+    return Merge("linear", tuple(Input(Source(str(expert)), {"weight": Gradient(own)}) for expert, own in pairs))
 
 
 def stacked(family: Family) -> Stack:
@@ -116,6 +119,11 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
         store = WeightStore()
         export(store, store.resolve(made(families["odd"]), Path.cwd()), exports / name)
         shutil.copy(exports / name / "mergekit.yaml", folder / f"{name}.yaml")
+    odd = families["odd"]
+    for name, text in WRITTEN.items():
+        one, two, _ = odd.experts
+        told = text.replace("BASE", str(odd.base)).replace("ONE", str(one)).replace("TWO", str(two))
+        (folder / f"{name}.yaml").write_text(told, encoding="utf-8")
     done = subprocess.run([str(python), str(DRIVER), str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Oracle(folder, families, exports)
@@ -126,8 +134,13 @@ def merged(case: Case, family: Family) -> Tensors:
     pairs = zip(family.experts, case.models, strict=False)
     inputs = tuple(Input(Source(str(expert)), params) for expert, params in pairs)
     base = Source(str(family.base)) if case.base else None
+    return computed(Merge(case.method, inputs, base, case.params, seed=1))
+
+
+def computed(recipe: WeightRecipe) -> Tensors:
+    """What evomerge makes of a recipe."""
     store = WeightStore()
-    recipe = store.resolve(Merge(case.method, inputs, base, case.params, seed=1), Path.cwd())
+    recipe = store.resolve(recipe, Path.cwd())
     store.check(recipe)
     return dict(store.tensors(recipe))
 
@@ -150,9 +163,9 @@ class Compared:
     deltas: list[torch.Tensor]
 
 
-def compared(oracle: Oracle, case: Case, name: str) -> Iterator[Compared]:
+def compared(oracle: Oracle, case: Case, name: str, ours: Tensors | None = None) -> Iterator[Compared]:
     family = oracle.families[name]
-    ours, theirs = merged(case, family), oracle.merged(key(case, name))
+    ours, theirs = ours or merged(case, family), oracle.merged(key(case, name))
     assert ours.keys() == theirs.keys()
     base, *experts = (load_file(folder / "model.safetensors") for folder in (family.base, *family.experts))
     for tensor, own in ours.items():
@@ -163,8 +176,18 @@ def compared(oracle: Oracle, case: Case, name: str) -> Iterator[Compared]:
 
 @pytest.mark.parametrize(("case", "name"), each(CASES))
 def test_a_merge_is_the_same(oracle: Oracle, case: Case, name: str) -> None:
+    check_same(case, compared(oracle, case, name))
+
+
+@pytest.mark.parametrize(("case", "name"), each(CASES))
+def test_the_yaml_of_mergekit_is_read_as_mergekit_reads_it(oracle: Oracle, case: Case, name: str) -> None:
+    ours = computed(read_mergekit(oracle.folder / f"{key(case, name)}.yaml").recipe)
+    check_same(case, compared(oracle, case, name, ours))
+
+
+def check_same(case: Case, tensors: Iterator[Compared]) -> None:
     elements = split = 0
-    for tensor in compared(oracle, case, name):
+    for tensor in tensors:
         wrong = off(tensor.ours, tensor.theirs, tensor.base)
         if case.split is not None:
             doubtful = case.split(tensor.deltas, case.models)
@@ -173,6 +196,16 @@ def test_a_merge_is_the_same(oracle: Oracle, case: Case, name: str) -> None:
         elements += wrong.numel()
         assert not wrong.any(), f"{tensor.name}: {tensor.ours[wrong][:5]} and {tensor.theirs[wrong][:5]}"
     assert split <= MOST_SPLIT * elements
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_files_as_people_write_them_are_read_as_mergekit_reads_them(oracle: Oracle, name: str) -> None:
+    ours, theirs = computed(read_mergekit(oracle.folder / f"{name}.yaml").recipe), oracle.merged(name)
+    assert ours.keys() == theirs.keys()
+    for tensor, own in ours.items():
+        assert own.dtype == theirs[tensor].dtype
+        usual = own.float().abs().mean().expand_as(own)  # sums may cancel
+        assert not off(own, theirs[tensor], usual).any(), tensor
 
 
 def test_every_method_of_mergekit_is_compared(oracle: Oracle) -> None:

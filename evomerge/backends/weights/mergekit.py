@@ -17,6 +17,7 @@ from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, result_of
 from evomerge.recipe.values import ByGroup, ByPattern, Gradient, Scalar, Value, scalars
 from evomerge.strategies.merge.registry import get
 
+_ANY = "*"
 _NAMES: Mapping[str, str] = {"scale": "lambda"}
 _MASKS = (
     "# mergekit draws other random masks, and keeps each tensor's sum of magnitudes: its result is another sample.\n"
@@ -133,19 +134,28 @@ class _Writer:
         if value is None:
             return default
         if isinstance(value, Gradient):
-            return list(value.points)
-        return self._filtered(value, default) if isinstance(value, ByGroup | ByPattern) else value
+            value = ByPattern(((_ANY, value),))
+        if not isinstance(value, ByGroup | ByPattern):
+            return value
+        entries = self._filtered(value, default)
+        return entries[0]["value"] if len(entries) == 1 else entries
 
     def _filtered(self, value: ByGroup | ByPattern, default: Scalar) -> list[dict[str, Any]]:
         """Return values by filter: mergekit takes the first whose filter is a part of the tensor's name."""
         wanted: dict[str, Any] = {}
-        for tensor in self._grouping.layout.tensors:
+        layout = self._grouping.layout
+        for tensor in layout.tensors:
             known = (
                 value.values.get(self._grouping.group(tensor) or "") if isinstance(value, ByGroup) else value.of(tensor)
             )
+            if isinstance(known, Gradient) and layer_of(tensor) is None:
+                known = known.at(layout.depth(tensor))
             wanted[tensor] = default if known is None else _plain(known)
         by_pattern = _by_pattern(value, default) if isinstance(value, ByPattern) else []
-        for entries in (by_pattern, self._by_role(wanted), _by_layer(wanted), _by_name(wanted)):
+        inside = {tensor: found for tensor, found in wanted.items() if layer_of(tensor) is not None}
+        outside = _by_name({tensor: found for tensor, found in wanted.items() if tensor not in inside})
+        short = (by_pattern, self._by_role(wanted), [*outside, *by_pattern], [*outside, *self._by_role(inside)])
+        for entries in (*short, _by_layer(wanted), _by_name(wanted)):
             if all(_first(entries, tensor) == found for tensor, found in wanted.items()):
                 return entries
         raise NotExpressible("its filters cannot tell these groups apart")
@@ -183,11 +193,17 @@ def _by_name(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _first(entries: list[dict[str, Any]], tensor: str) -> Any:
-    return next((entry["value"] for entry in entries if entry.get("filter", "") in tensor), None)
+    """Return what mergekit reads: the first filter in the name; outside the layers the first point of a gradient."""
+    found = next((entry["value"] for entry in entries if entry.get("filter", "") in tensor), None)
+    return found[0] if isinstance(found, list) and layer_of(tensor) is None else found  # pyright: ignore[reportUnknownVariableType]  # YAML
 
 
 def _by_pattern(value: ByPattern, default: Scalar) -> list[dict[str, Any]]:
-    entries = [{"filter": pattern.strip("*"), "value": _plain(item)} for pattern, item in value.values]
+    entries: list[dict[str, Any]] = []
+    for pattern, item in value.values:
+        if pattern == _ANY:
+            return [*entries, {"value": _plain(item)}]
+        entries.append({"filter": pattern.strip(_ANY), "value": _plain(item)})
     return [*entries, {"value": default}]
 
 

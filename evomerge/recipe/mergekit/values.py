@@ -1,7 +1,8 @@
 """Values of mergekit's parameters: numbers, gradients over depth, filters, and where they are looked for.
 
 Settings are looked for in several places, the nearest first: those of a model, of its slice, of the whole. The first
-filter that is a part of the tensor's name decides, and where none is, the next place is asked.
+filter that is a part of the tensor's name decides, and where none is, the next place is asked. What stands outside the
+layers, before or behind them, has the first point of a gradient there.
 """
 
 import re
@@ -16,6 +17,7 @@ from evomerge.recipe.values import ByPattern, Gradient, Scalar, Value
 
 Part = Scalar | Gradient
 _ANY = "*"
+_LAYERS = ("layers.", "layer.", ".h.", "blocks.", "block.")
 _SPECIAL = re.compile(r"([*?[])")
 _NUMBERED = re.compile(r"(?:^|\.)\d+(?:\.|$)")
 
@@ -37,7 +39,7 @@ def value_of(settings: Sequence[Setting], parameter: Parameter, document: Docume
     entries: list[tuple[str, Part]] = []
     for setting in settings:
         for pattern, written, at in _conditions(setting, document):
-            entries.append((pattern, _part(written, parameter, document, at)))
+            entries += _over_depth(pattern, _part(written, parameter, document, at))
             if pattern == _ANY:
                 return entries[0][1] if len(entries) == 1 else ByPattern(tuple(entries))
     default = parameter.default
@@ -46,6 +48,17 @@ def value_of(settings: Sequence[Setting], parameter: Parameter, document: Docume
         raise document.error(path, f"{told}, and the method needs it")
     default = parameter.words.get(default, default) if parameter.words else default
     return ByPattern((*entries, (_ANY, default))) if entries else default
+
+
+def _over_depth(pattern: str, part: Part) -> list[tuple[str, Part]]:
+    """Return a value for the tensors of a pattern: a gradient for those in layers, its first point for the others."""
+    if not isinstance(part, Gradient) or any(name in pattern for name in _LAYERS):
+        return [(pattern, part)]
+    within = [f"*{name}{pattern}" for name in _LAYERS]
+    if pattern != _ANY:
+        within += [f"{pattern}{name}*" for name in _LAYERS]
+    first = part.points[0]
+    return [*((found, part) for found in within), (pattern, first if isinstance(first, int | float) else part)]
 
 
 def _conditions(setting: Setting, document: Document) -> Iterator[tuple[str, Any, KeyPath]]:

@@ -31,7 +31,7 @@ def value_of(setting: Any, tensor: str) -> Any:
         setting = next(entry["value"] for entry in setting if entry.get("filter", "") in tensor)
     if isinstance(setting, list):
         layer = layer_of(tensor)
-        place = layer / (LAYERS - 1) if layer is not None else 0.0 if "embed" in tensor else 1.0
+        place = layer / (LAYERS - 1) if layer is not None else 0.0
         scaled = place * (len(setting) - 1)
         low = int(scaled)
         high = min(len(setting) - 1, low + 1)
