@@ -58,7 +58,8 @@ def kind(schema: Schema, names: Mapping[str, str]) -> str:
 def values(schema: Schema) -> Schema:
     """What the values of a map are, whatever its keys are called or must look like."""
     patterns: Mapping[str, Schema] = schema.get("patternProperties", {})
-    return cast(Schema, schema.get("additionalProperties") or next(iter(patterns.values()), {}))
+    found: Schema = schema.get("additionalProperties") or {}
+    return next(iter(patterns.values()), found)
 
 
 def limits(schema: Schema) -> str:

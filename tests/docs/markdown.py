@@ -7,6 +7,7 @@ A comment `<!-- test: WORD ARGUMENTS -->` above a block says how it is tried; re
     job NAME           keys of a job: with them in place of its own, the job in this file must still fit together
     small NAME TRIALS  the job in this file gets few items and that many trials (once it is there)
     replace OLD NEW    this word is another in the test
+    served URL FILE    this address is a server on loopback, with a model that knows most answers of a data file
     instead COMMAND    run in place of what stands there
     interrupt          the command is sent SIGINT at its first trial, and must say that nothing is lost
     exit NUMBER        the exit code to expect, if not 0

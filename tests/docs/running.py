@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
+import random
 import re
 import shlex
 import signal
@@ -24,9 +26,13 @@ from evomerge.cli.main import run as run_evomerge
 from evomerge.study.job import load_job
 from evomerge.study.prepare import prepare
 from tests.docs.markdown import Block
+from tests.support.endpoint import Answer, ChatServer
 
 FEW = {"search": 6, "select": 6, "test": 6}
+SKILLS = (0.6, 0.7, 0.8)
+"""Shares of right answers of the models behind addresses, in the order in which a page names them."""
 STOPPED = 75
+COMMENT = re.compile(r"(^|\s)#.*")
 NUMBER = re.compile(r"[-+]?\d[\d,.]*")
 
 
@@ -36,6 +42,12 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.printed = ""
+        self.servers: dict[str, ChatServer] = {}
+
+    def close(self) -> None:
+        """Stop the servers that pages named."""
+        for server in self.servers.values():
+            server.close()
 
     def do(self, block: Block) -> None:
         """Run one block. Raises AssertionError, naming page and line, where it does not do what the page says."""
@@ -45,6 +57,10 @@ class Reader:
         for old, new in (arguments.split() for arguments in block.said("replace")):
             assert old in block.text, f"{block}: there is no {old} to replace"
             block = replace(block, text=block.text.replace(old, new))
+        for url, name in (arguments.split() for arguments in block.said("served")):
+            if url not in self.servers:
+                self.servers[url] = ChatServer(knowing(self.folder / name, len(self.servers)))
+            block = replace(block, text=block.text.replace(url, self.servers[url].url))
         self._shrink(block)
         self._try(block)
 
@@ -100,7 +116,7 @@ class Reader:
         expected = int(next(iter(block.said("exit")), "0"))
         self.printed = ""
         for command in instead or commands:
-            words = shlex.split(command, comments=True)
+            words = shlex.split(COMMENT.sub("", command))
             if not words:
                 continue
             if block.said("interrupt"):
@@ -122,6 +138,19 @@ class Reader:
         lines = text.splitlines()
         commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         return commands, "\n".join(line for line in lines if not line.startswith("$ "))
+
+
+def knowing(file: Path, number: int) -> Answer:
+    """A model that gives a share of the answers of a data file right; which ones, its number decides."""
+    items = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    answers = {item["question"].strip(): item["answer"] for item in items}
+
+    def answer(prompt: str) -> str:
+        right = answers[prompt.splitlines()[0].strip()]
+        dice = random.Random(f"{number} {prompt}")
+        return right if dice.random() < SKILLS[number] else "".join(dice.sample(right, len(right)))
+
+    return answer
 
 
 def evomerge(arguments: list[str]) -> tuple[int, str]:

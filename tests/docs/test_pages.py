@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EVOMERGE_DEBUG", raising=False)
+    monkeypatch.setenv("PROVIDER_KEY", "the reader's own")
     return tmp_path
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", TRIED)
 def test_every_code_block_of_a_page_runs(page: str, folder: Path) -> None:
-    reader = Reader(folder)
-    for block in blocks(page, text_of(page)):
-        reader.do(block)
+    with closing(Reader(folder)) as reader:
+        for block in blocks(page, text_of(page)):
+            reader.do(block)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in TRIED])
