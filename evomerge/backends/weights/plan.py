@@ -159,7 +159,10 @@ def planned(models: Models, recipe: WeightRecipe, layout: Layout) -> Plan:
         if any(isinstance(item.scale, Hole) for item in recipe.slices):
             raise ConfigError("the scale of a slice is still a hole; fill it in before merging")
         slices = tuple(below.values())
-        return StackPlan(models.stacked(recipe), (slices[0] if base is None else base, *slices))
+        form = models.stacked(recipe)
+        if len(slices) == 1 and base is None and form.renames_nothing:
+            return slices[0]
+        return StackPlan(form, (slices[0] if base is None else base, *slices))
     if isinstance(recipe.method, Hole):
         raise ConfigError("the method is still a hole; fill it in before merging")
     return MergePlan(

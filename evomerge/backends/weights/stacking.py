@@ -52,6 +52,11 @@ class Stacked:
     places: Mapping[str, Place]
     head: Stored | None
 
+    @property
+    def renames_nothing(self) -> bool:
+        """True where all tensors keep their names and values: the first layers of one model, or all of them."""
+        return all(place.name == name and place.scale == 1 for name, place in self.places.items())
+
     def find(self, name: str) -> Stored | None:
         """Return a tensor's dtype and shape, those of the embedding for a tied head, or None."""
         return self.head if name == HEAD else self.stored.get(name)
