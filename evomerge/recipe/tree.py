@@ -44,7 +44,8 @@ class Source:
 class Endpoint:
     """A model that only answers, under the name that the job's `endpoints:` has for it.
 
-    `fingerprint` is a hash of the address and the model's name there, empty until somebody who knows them put it in.
+    `fingerprint` is a hash of the address, the model's name there and what else decides its answers, empty until
+    somebody who knows them put it in.
     """
 
     name: str

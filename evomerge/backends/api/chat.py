@@ -15,8 +15,8 @@ PATH = "/chat/completions"
 _SHOWN = 300
 
 
-def body_of(model: str, request: Generate) -> dict[str, Any]:
-    """Return the JSON that asks `model` a request."""
+def body_of(model: str, request: Generate, further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON that asks `model` a request, with `further` keys; None leaves one out."""
     turns = (
         [("user", request.prompt)] if isinstance(request.prompt, str) else [(m.role, m.content) for m in request.prompt]
     )
@@ -33,7 +33,7 @@ def body_of(model: str, request: Generate) -> dict[str, Any]:
         body["stop"] = list(sampling.stop)
     if sampling.seed is not None:
         body["seed"] = sampling.seed
-    return body
+    return {key: value for key, value in {**body, **further}.items() if value is not None}
 
 
 def answer_of(body: bytes) -> Answer:

@@ -103,9 +103,8 @@ class Client:
 
     async def _once(self, request: Generate) -> Answer:
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        reply = await self._door.post(
-            self._settings.url + chat.PATH, headers, chat.body_of(self._settings.model, request)
-        )
+        body = chat.body_of(self._settings.model, request, self._settings.request)
+        reply = await self._door.post(self._settings.url + chat.PATH, headers, body)
         if reply.status == 200:
             return chat.answer_of(reply.body)
         raise fault_of(reply.status, reply.headers, chat.complaint_of(reply.body), self._pace.now())
@@ -115,7 +114,12 @@ class Client:
         self._in_a_row += 1
         if self._in_a_row >= IN_A_ROW:
             if isinstance(fault, Refused) and not self._answered:
-                raise ConfigError(self._sentence(fault, "it refuses every request of this job"))
+                raise ConfigError(
+                    self._sentence(
+                        fault,
+                        "it refuses every request of this job; keys of them can be changed or left out with request:",
+                    )
+                )
             if isinstance(fault, Transient):
                 raise EndpointPaused(
                     self._sentence(fault, f"{self._in_a_row} requests in a row had no answer; start again later")

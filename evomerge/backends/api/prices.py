@@ -22,5 +22,5 @@ def cost_at_most(endpoint: EndpointSettings, requests: Iterable[Request]) -> flo
         if isinstance(request, Generate):
             texts = [request.prompt] if isinstance(request.prompt, str) else [m.content for m in request.prompt]
             read += sum(len(text.encode()) + TOKENS_A_MESSAGE for text in texts)
-            written += request.sampling.max_tokens
+            written += endpoint.max_tokens or request.sampling.max_tokens
     return (read * endpoint.usd_per_mtok[0] + written * endpoint.usd_per_mtok[1]) / 1e6

@@ -9,10 +9,11 @@ import json
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
 
 from evomerge.recipe.settings import Settings
 
+_OURS = frozenset({"model", "messages", "stream", "n"})
 Usd = Annotated[float, Field(ge=0)]
 
 
@@ -30,6 +31,10 @@ class EndpointSettings(Settings):
 
     usd_per_mtok: tuple[Usd, Usd] | None = None
     """Price of a million tokens read and of a million written, in USD: `check` tells the highest cost from them."""
+
+    request: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    """Further keys of each request, for models that want other ones: `{max_tokens: null, max_completion_tokens: 500,
+    temperature: null}`; null leaves a key out."""
 
     max_in_flight: int = Field(default=8, ge=1, le=1000)
     """How many requests may be under way at the same time."""
@@ -53,6 +58,20 @@ class EndpointSettings(Settings):
             raise ValueError(f"{url!r} has more than scheme, host and path; leave the rest out")
         return url.rstrip("/")
 
+    @field_validator("request")
+    @classmethod
+    def _leaves_the_question_alone(cls, request: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        taken = next((key for key in request if key in _OURS), None)
+        if taken is not None:
+            raise ValueError(f"'{taken}' is set by the task or the endpoint, or cannot be had; leave it out")
+        return request
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The length of an answer that `request` asks for in place of the task's."""
+        found = self.request.get("max_completion_tokens", self.request.get("max_tokens"))
+        return found if isinstance(found, int) else None
+
     @property
     def host(self) -> str:
         """The host and port, for people."""
@@ -60,5 +79,6 @@ class EndpointSettings(Settings):
 
     @property
     def fingerprint(self) -> str:
-        """A hash of the address and the model's name (16 hexadecimal digits): who is asked, whatever it is called."""
-        return hashlib.sha256(json.dumps([self.url, self.model]).encode()).hexdigest()[:16]
+        """A hash of the address, the model's name and further keys of its requests (16 hexadecimal digits)."""
+        asked = [self.url, self.model, *([self.request] if self.request else [])]
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]

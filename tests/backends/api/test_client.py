@@ -43,7 +43,7 @@ def error(status: int, message: str = "", **headers: str) -> Reply:
 
 
 def ask(
-    server: ChatServer, *prompts: str, waits: Waits | None = None, key: str | None = KEY, **settings: float
+    server: ChatServer, *prompts: str, waits: Waits | None = None, key: str | None = KEY, **settings: object
 ) -> list[Answer]:
     """Ask each prompt, one after the other, and return the answers."""
     named = EndpointSettings.model_validate({"url": server.url, "model": "m", "api_key_env": "FAST_KEY", **settings})
@@ -88,6 +88,19 @@ def test_messages_and_sampling_are_asked_as_they_are() -> None:
         "top_p": 0.9,
         "stop": ["\n"],
         "seed": 4,
+    }
+
+
+def test_further_keys_of_a_request_are_sent_and_null_leaves_one_out() -> None:
+    further = {"max_tokens": None, "max_completion_tokens": 500, "temperature": None, "reasoning_effort": "low"}
+    with chat_server(lambda _: "yes") as server:
+        ask(server, "hello", request=further)
+    (body,) = server.bodies
+    assert body == {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hello"}],
+        "max_completion_tokens": 500,
+        "reasoning_effort": "low",
     }
 
 

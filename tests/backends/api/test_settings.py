@@ -41,6 +41,8 @@ def test_an_address_that_cannot_be_is_said_to_be(url: str, sentence: str) -> Non
         ("max_in_flight", 0),
         ("timeout", 0),
         ("model", ""),
+        ("request", {"messages": []}),
+        ("request", {"stream": True}),
     ],
 )
 def test_a_setting_that_cannot_be_names_its_key(key: str, value: object) -> None:
@@ -48,11 +50,12 @@ def test_a_setting_that_cannot_be_names_its_key(key: str, value: object) -> None
         endpoint(**{key: value})
 
 
-def test_the_fingerprint_is_of_address_and_model_alone() -> None:
+def test_the_fingerprint_is_of_what_decides_the_answers_alone() -> None:
     plain = endpoint().fingerprint
     assert plain == endpoint(url="https://host/v1/", max_in_flight=2, usd_per_mtok=[1, 2], api_key_env="K").fingerprint
     assert plain != endpoint(model="n").fingerprint
     assert plain != endpoint(url="https://host/v2").fingerprint
+    assert plain != endpoint(request={"reasoning_effort": "low"}).fingerprint
 
 
 def test_keys_come_from_the_environment() -> None:
@@ -76,5 +79,7 @@ def test_the_highest_cost_counts_a_token_a_byte_and_answers_at_full_length() -> 
     ]
     cost = cost_at_most(endpoint(usd_per_mtok=[2, 8]), requests)
     assert cost == pytest.approx((2 * (20 + 3 + 2 * TOKENS_A_MESSAGE) + 8 * 105) / 1e6)
+    longer = cost_at_most(endpoint(usd_per_mtok=[0, 1], request={"max_completion_tokens": 1000}), requests)
+    assert longer == pytest.approx(2000 / 1e6)
     assert cost_at_most(endpoint(), requests) is None
     assert cost_at_most(endpoint(usd_per_mtok=[2, 8]), [Judge("a", ("b",))]) == 0
