@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from evomerge.recipe.groups import Layout
     from evomerge.recipe.holes import Hole
     from evomerge.recipe.space import Gene, Space
-    from evomerge.recipe.tree import Input, Merge, Per, Recipe, Source, recipe_id, to_plain
+    from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Per, Recipe, Source, recipe_id, to_plain
     from evomerge.recipe.values import ByGroup, Gradient
+    from evomerge.study.backends import make_backend
     from evomerge.study.fitness import Fitness, Interval
     from evomerge.study.job import Job, load_job, load_recipe
     from evomerge.study.loop import Trial
@@ -41,7 +42,9 @@ __all__ = [
     "ByGroup",
     "CandidateError",
     "ConfigError",
+    "Endpoint",
     "EndpointPaused",
+    "Ensemble",
     "EvomergeError",
     "Fitness",
     "Found",
@@ -53,6 +56,7 @@ __all__ = [
     "Job",
     "Layout",
     "LocalBackend",
+    "Member",
     "Merge",
     "Outcome",
     "Per",
@@ -72,6 +76,7 @@ __all__ = [
     "export",
     "load_job",
     "load_recipe",
+    "make_backend",
     "prepare",
     "recipe_id",
     "search",
@@ -96,8 +101,20 @@ _ROOMS = {
     "recipe.groups": ("Layout",),
     "recipe.holes": ("Hole",),
     "recipe.space": ("Gene", "Space"),
-    "recipe.tree": ("Input", "Merge", "Per", "Recipe", "Source", "recipe_id", "to_plain"),
+    "recipe.tree": (
+        "Endpoint",
+        "Ensemble",
+        "Input",
+        "Member",
+        "Merge",
+        "Per",
+        "Recipe",
+        "Source",
+        "recipe_id",
+        "to_plain",
+    ),
     "recipe.values": ("ByGroup", "Gradient"),
+    "study.backends": ("make_backend",),
     "study.fitness": ("Fitness", "Interval"),
     "study.job": ("Job", "load_job", "load_recipe"),
     "study.loop": ("Trial",),

@@ -12,7 +12,7 @@ from evomerge.cli.main import INTERNAL, USAGE
 from generator.markdown import code, first_sentence, one_line, table
 
 UNDESCRIBED = {
-    "Recipe": ("`evomerge.recipe.tree`", "A `Source` or a `Merge`"),
+    "Recipe": ("`evomerge.recipe.tree`", "A recipe of weights (as `Source`, `Merge`) or of answers (as `Ensemble`)"),
     "__version__": ("`evomerge.version`", "The version"),
 }
 OTHER_CODES = {

@@ -25,7 +25,7 @@ HEADINGS = {  # what stands in several places, or several things in one
     "SourceSettings": "source",
     "SplitSizes": "splits",
 }
-ELSEWHERE = {"ScorerSettings": "[a scorer](#scorers)"}
+ELSEWHERE = {"JsonValue": "values", "ScorerSettings": "[a scorer](#scorers)"}
 SCALARS = ("`true` or `false`", "whole number", "number", "text")
 
 

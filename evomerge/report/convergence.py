@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from evomerge.study.result import Outcome
 
 BLUE, GREY, ORANGE = "#2458a6", "#8a8f98", "#c8701f"
-SHOWN_REFERENCES = ("uniform average", "ties (published defaults)")
+SHOWN_REFERENCES = ("uniform average", "ties (published defaults)", "uniform vote")
 
 
 def draw(outcome: Outcome, path: Path) -> None:
