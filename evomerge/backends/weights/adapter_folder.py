@@ -12,6 +12,7 @@ from typing import Any
 from evomerge.backends.weights.adapter import CONFIG, PREFIX, WEIGHTS
 from evomerge.backends.weights.artifact import LowRank
 from evomerge.backends.weights.headers import Stored
+from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.writing import write_tensors
 from evomerge.recipe.tree import Source
 
@@ -29,7 +30,7 @@ def write_adapter(folder: Path, factors: Mapping[str, LowRank], base: Source, mo
     }
     file = folder / WEIGHTS
     outline = {name: Stored(file, "F32", tuple(tensor.shape)) for name, tensor in tensors.items()}
-    write_tensors(folder, {file.name: outline}, tensors.items())
+    write_tensors(folder, {file.name: outline}, ((name, Raw.of(tensor)) for name, tensor in tensors.items()))
     config = _config({module: low.a.shape[0] for module, low in factors.items()}, base, modules)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.backends.weights.headers import Stored
+from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.tensors import TensorFiles, model_files, read_json
 from evomerge.errors import SourceError
 
@@ -61,6 +62,10 @@ class Checkpoint:
             return self._files.stored[self._embedding]
         return self.stored.get(name)
 
+    def raw(self, name: str) -> Raw:
+        """Return a tensor as it is stored: a view of the file."""
+        return self._files.raw(self._real(name))
+
     def read(self, name: str) -> "Tensor":
         """Return a tensor as stored: a view of the file, not to be written to."""
         return self._files.read(self._real(name))
@@ -73,7 +78,8 @@ class Checkpoint:
         """Raise SourceError when the configuration ties the head to an embedding that it differs from."""
         if not self.tied or self._embedding is None or HEAD not in self._files.stored:
             return
-        if not self._files.read(HEAD).equal(self._files.read(self._embedding)):
+        head, embedding = self._files.raw(HEAD).elements, self._files.raw(self._embedding).elements
+        if head.shape != embedding.shape or not bool((head == embedding).all()):
             raise SourceError(
                 f"{self.folder / 'config.json'} says tie_word_embeddings, and {HEAD} differs from "
                 f"{self._embedding}; set tie_word_embeddings to false"

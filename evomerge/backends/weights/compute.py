@@ -14,6 +14,7 @@ from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.merging import TensorMerge
 from evomerge.backends.weights.models import module_of, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan, StackPlan
+from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.backends.weights.whole import Wholes
 from evomerge.errors import CandidateError, ConfigError
@@ -46,11 +47,11 @@ def tensor_of(plan: Plan, name: str, under: "Tensor | None" = None) -> "Tensor":
             assert_never(plan)
 
 
-def stored_of(plan: Plan, name: str) -> "Tensor":
+def stored_of(plan: Plan, name: str) -> Raw:
     """Return a tensor as its checkpoint stores it, which for a merge is that of its base or first whole model."""
     match plan:
         case Checkpoint():
-            return plan.read(name)
+            return plan.raw(name)
         case Adapter():
             raise ConfigError(f"{plan.folder} is an adapter, and has no {name} of its own")
         case MergePlan():
@@ -88,25 +89,24 @@ def factors_of(plan: Plan, module: str) -> LowRank | None:
             assert_never(plan)
 
 
-def write_tensor(plan: Plan, name: str, out: "Tensor") -> bool:
+def write_tensor(plan: Plan, name: str, out: Raw) -> bool:
     """Compute a tensor of a plan into `out`, rounded once, and return whether it is finite. Raises as `tensor_of`."""
     if isinstance(plan, MergePlan) and not plan.low_rank and plan.touches(name):
         return _merge_into(plan, name, out)
-    out.copy_(tensor_of(plan, name))
-    return all_finite(out)
+    result = out.tensor()
+    result.copy_(tensor_of(plan, name))
+    return all_finite(result)
 
 
 def _merged(plan: MergePlan, name: str) -> "Tensor":
-    import torch
-
     if plan.base is not None and not plan.touches(name):
         return tensor_of(plan.base, name)
-    out = torch.empty(stored_of(plan, name).shape, dtype=torch.float32)
+    out = Raw.empty("F32", stored_of(plan, name).shape)
     _merge_into(plan, name, out)
-    return out
+    return out.tensor()
 
 
-def _merge_into(plan: MergePlan, name: str, out: "Tensor") -> bool:
+def _merge_into(plan: MergePlan, name: str, out: Raw) -> bool:
     context = plan.context(name)
     if stages := plan.stages(name):
         tensors = tuple(tensor for tensor in plan.grouping.layout.tensors if plan.stages(tensor))
@@ -123,15 +123,15 @@ def _merge(plan: MergePlan, context: TensorContext) -> TensorMerge:
     """Return the merge of a tensor, with what its method gets read: the base, where it uses one, and every input."""
     name = context.name
     base = None if plan.base is None else _readable(plan.base, name, None)
-    under = base.float() if base is not None and any(isinstance(item, Adapter) for item in plan.inputs) else None
+    under = base.float32() if base is not None and any(isinstance(item, Adapter) for item in plan.inputs) else None
     inputs = tuple(_readable(item, name, under) for item in plan.inputs)
     used = None if plan.method.needs.base == "unused" else base
     return TensorMerge(plan.method, context, plan.parameters(name), used, inputs, plan.identity, plan.statistics)
 
 
-def _readable(plan: Plan, name: str, under: "Tensor | None") -> "Tensor":
-    """Return a tensor for a merge to read: as it is stored where that is known, else in float32."""
-    return plan.read(name) if isinstance(plan, Checkpoint) else tensor_of(plan, name, under)
+def _readable(plan: Plan, name: str, under: "Tensor | None") -> Raw:
+    """Return a tensor for a merge to read: as it is stored where it is in a file, else in float32."""
+    return plan.raw(name) if isinstance(plan, Checkpoint) else Raw.of(tensor_of(plan, name, under))
 
 
 def _with_change(base: "Tensor | None", change: LowRank | None) -> "Tensor":

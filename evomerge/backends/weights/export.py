@@ -43,6 +43,7 @@ def export(
     out: Path,
     *,
     card: str = "",
+    durable: bool = True,
     shard_bytes: int = SHARD_BYTES,
     free: Callable[[Path], int] = free_bytes,
 ) -> Artifact:
@@ -74,7 +75,7 @@ def export(
             modules = map(module_of, store.outline(recipe))
             write_adapter(beside, store.low_rank(recipe), store.name_of(artifact.base), modules)
         else:
-            write_model(beside, store.outline(recipe), store.tensors(recipe), shard_bytes=shard_bytes)
+            write_model(beside, store.outline(recipe), store.raws(recipe), shard_bytes=shard_bytes, durable=durable)
         write_words(beside, store, recipe, artifact, title=out.name, extra=card)
         beside.replace(out)
     except OSError as error:

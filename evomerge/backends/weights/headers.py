@@ -7,7 +7,7 @@ a sentence that names the file. Names of tensors are kept as text; no path is ev
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,11 +23,15 @@ _AGAIN = "copy or download the file again"
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One tensor as it stands in a file: `dtype` in the file format's own words (BF16, F32, I64, ...)."""
+    """One tensor as it stands in a file: `dtype` in the file format's own words (BF16, F32, I64, ...).
+
+    `begin` is the position of its first byte in the file.
+    """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    begin: int = 0
 
     @property
     def is_float(self) -> bool:
@@ -65,7 +69,8 @@ def read_header(file: Path) -> dict[str, Stored]:
     spans: list[tuple[int, int, str]] = []
     stored: dict[str, Stored] = {}
     for name, entry in entries.items():
-        stored[name], begin, end = _entry(file, name, entry)
+        found, begin, end = _entry(file, name, entry)
+        stored[name] = replace(found, begin=8 + length + begin)
         spans.append((begin, end, name))
     _check_spans(file, spans, total - 8 - length)
     return stored

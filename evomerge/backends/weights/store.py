@@ -5,7 +5,7 @@ memory holds one tensor of each model, never a whole merge. What is scored and w
 `tensors` and `low_rank`. Nothing is written here but a cache of fingerprints.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,8 @@ from evomerge.backends.weights.fingerprint import fingerprint
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.models import Models, module_of, natural, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan, planned
-from evomerge.backends.weights.result import changed_config, float_type, written
+from evomerge.backends.weights.raw import Raw
+from evomerge.backends.weights.result import changed_config, written
 from evomerge.backends.weights.tensors import all_finite
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.recipe.groups import Layout
@@ -101,21 +102,26 @@ class WeightStore:
         return {name: written(stored[name], recipe) for name in sorted(stored, key=natural)}
 
     def tensors(self, recipe: WeightRecipe) -> "Iterator[tuple[str, Tensor]]":
+        """Yield what `raws` yields as tensors of torch."""
+        for name, raw in self.raws(recipe):
+            yield name, raw.tensor()
+
+    def raws(
+        self, recipe: WeightRecipe, room: Callable[[str], Raw | None] = lambda _: None
+    ) -> Iterator[tuple[str, Raw]]:
         """Yield the names and tensors of the recipe's checkpoint, in the base's dtypes or its own; tied weights once.
 
-        Computed in float32 and rounded once. For a recipe that becomes an adapter, this is the base with `low_rank`
-        added. Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
+        Computed in float32 and rounded once, into the `room` that there is for a tensor of that name (of its dtype and
+        shape), or else into new memory. For a recipe that becomes an adapter, this is the base with `low_rank` added.
+        Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
         """
-        import torch
-
         plan = self._plan(recipe)
         for name, announced in self.outline(recipe).items():
+            merged = room(name) or Raw.empty(announced.dtype, announced.shape)
             if not announced.is_float:
-                yield name, stored_of(plan, name).clone()
-                continue
-            merged = torch.empty(announced.shape, dtype=float_type(announced.dtype))
-            if not write_tensor(plan, name, merged):
-                raise _overflow(name, merged)
+                merged.elements[:] = stored_of(plan, name).elements
+            elif not write_tensor(plan, name, merged):
+                raise _overflow(name, announced.dtype)
             yield name, merged
 
     def low_rank(self, recipe: WeightRecipe) -> Mapping[str, LowRank]:
@@ -177,10 +183,9 @@ def _held(recipe: WeightRecipe) -> int:
 
 def _check_finite(name: str, tensor: "Tensor") -> None:
     if not all_finite(tensor):
-        raise _overflow(name, tensor)
+        raise _overflow(name, "F32")
 
 
-def _overflow(name: str, tensor: "Tensor") -> CandidateError:
-    return CandidateError(
-        f"the merged {name} overflows {str(tensor.dtype).removeprefix('torch.')}; use smaller weights"
-    )
+def _overflow(name: str, dtype: str) -> CandidateError:
+    words = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+    return CandidateError(f"the merged {name} overflows {words[dtype]}; use smaller weights")

@@ -1,24 +1,22 @@
 """The tensors of a model folder: one safetensors file, or several with an index; mapped into memory, read one by one.
 
-A tensor that is read is a view of the file until it is copied: `read` is for looking, `float32` for computing.
+A tensor that is read is a view of the file: what is written to it stays in this process.
 """
 
 import json
+import mmap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.backends.weights.headers import Stored, read_header
+from evomerge.backends.weights.raw import Raw
 from evomerge.errors import SourceError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
-
-
-class _Mapped(Protocol):
-    """What is used of the safetensors library's open file."""
-
-    def get_tensor(self, name: str) -> "Tensor": ...
 
 
 class TensorFiles:
@@ -30,14 +28,19 @@ class TensorFiles:
     def __init__(self, files: list[Path]) -> None:
         self.files = tuple(files)
         self.stored: Mapping[str, Stored] = _united(self.files)
-        self._mapped: dict[Path, _Mapped] = {}
+        self._mapped: dict[Path, NDArray[np.uint8]] = {}
+
+    def raw(self, name: str) -> Raw:
+        """Return a tensor as it is stored, as a view of the file."""
+        stored = self.stored[name]
+        if stored.file not in self._mapped:
+            self._mapped[stored.file] = _mapped(stored.file)
+        data = self._mapped[stored.file][stored.begin : stored.begin + stored.size]
+        return Raw.view(data, stored.dtype, stored.shape)
 
     def read(self, name: str) -> "Tensor":
         """Return a tensor in its stored dtype, as a view of the file that must not be written to."""
-        file = self.stored[name].file
-        if file not in self._mapped:
-            self._mapped[file] = _opened(file)
-        return self._mapped[file].get_tensor(name)
+        return self.raw(name).tensor()
 
     def float32(self, name: str) -> "Tensor":
         """Return a float32 copy of a tensor."""
@@ -136,10 +139,12 @@ def _united(files: tuple[Path, ...]) -> dict[str, Stored]:
     return stored
 
 
-def _opened(file: Path) -> _Mapped:
-    from safetensors import SafetensorError, safe_open
+def _mapped(file: Path) -> "NDArray[np.uint8]":
+    """Return the bytes of a file; its pages are read when they are looked at, and private once they are written to."""
+    import numpy as np
 
     try:
-        return cast(_Mapped, safe_open(file, framework="pt"))
-    except (SafetensorError, OSError) as error:
-        raise SourceError(f"{file} cannot be opened as safetensors ({error}); copy or download it again") from None
+        with file.open("rb") as stream:
+            return np.frombuffer(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY), np.uint8)
+    except OSError as error:
+        raise SourceError(f"{file} cannot be mapped ({error.strerror}); check the disk it is on") from None

@@ -1,7 +1,7 @@
 """Writing safetensors as a stream: headers are known before a tensor is computed, and tensors come in any order.
 
-Memory holds one tensor. Files are flushed to the disk before they are closed; names and sizes follow the conventions
-that transformers reads (one file, or numbered shards with an index).
+Memory holds one tensor. Files that are to be durable are flushed to the disk before they are closed; names and sizes
+follow the conventions that transformers reads (one file, or numbered shards with an index).
 """
 
 import json
@@ -10,12 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from evomerge.backends.weights.headers import Stored
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from evomerge.backends.weights.raw import Raw
 
 SHARD_BYTES = 5_000_000_000
 """Largest file that is written, unless a single tensor is larger."""
@@ -33,18 +31,19 @@ class _Place:
 def write_model(
     folder: Path,
     outline: Mapping[str, Stored],
-    tensors: "Iterable[tuple[str, Tensor]]",
+    tensors: Iterable[tuple[str, Raw]],
     *,
     shard_bytes: int = SHARD_BYTES,
+    durable: bool = True,
 ) -> None:
     """Write `tensors` as model.safetensors, or as shards of at most `shard_bytes` with an index.
 
-    `outline` says dtype and shape of each tensor that will come. Raises ValueError for a tensor that differs from it,
-    or for one that does not come.
+    `outline` says dtype and shape of each tensor that will come. Unless `durable`, the system decides when the bytes
+    reach the disk. Raises ValueError for a tensor that differs from the outline, or for one that does not come.
     """
     shards = list(_shards(outline, shard_bytes))
     names = _file_names(len(shards))
-    write_tensors(folder, dict(zip(names, shards, strict=True)), tensors)
+    write_tensors(folder, dict(zip(names, shards, strict=True)), tensors, durable=durable)
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(tensor.size for tensor in outline.values())},
@@ -54,11 +53,13 @@ def write_model(
 
 
 def write_tensors(
-    folder: Path, files: Mapping[str, Mapping[str, Stored]], tensors: "Iterable[tuple[str, Tensor]]"
+    folder: Path,
+    files: Mapping[str, Mapping[str, Stored]],
+    tensors: Iterable[tuple[str, Raw]],
+    *,
+    durable: bool = True,
 ) -> None:
     """Write `tensors` into `files`, each a map of the tensors it will hold. Raises ValueError as `write_model` does."""
-    import torch
-
     places: dict[str, _Place] = {}
     with ExitStack() as stack:
         streams: dict[str, BinaryIO] = {}
@@ -67,16 +68,16 @@ def write_tensors(
             places |= _begin(streams[file], file, outline)
         for name, tensor in tensors:
             place = places.pop(name)
-            raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
-            if raw.nbytes != place.size:
-                raise ValueError(f"{name} has {raw.nbytes} bytes where {place.size} were announced")
+            if tensor.elements.nbytes != place.size:
+                raise ValueError(f"{name} has {tensor.elements.nbytes} bytes where {place.size} were announced")
             streams[place.file].seek(place.offset)
-            streams[place.file].write(raw.data)
+            streams[place.file].write(tensor.elements.data)
         if places:
             raise ValueError(f"{next(iter(places))} was announced and did not come")
         for stream in streams.values():
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
 
 
 def _begin(stream: BinaryIO, file: str, outline: Mapping[str, Stored]) -> dict[str, _Place]:
