@@ -1,4 +1,4 @@
-"""Whole processes from start to end: `evomerge merge` and `mergekit-yaml`, given the same recipe.
+"""Whole processes from start to end: `evomerge merge` and `mergekit-yaml`, given the same file, one of mergekit's.
 
 What evomerge remembers of files that it has seen (their hashes) is forgotten before the first of its two runs, and
 known to the second. Both may keep their compiled modules. mergekit computes in bfloat16 here, which is faster than its
@@ -13,15 +13,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import yaml
 
 from benchmarks.merge.family import Family
-from benchmarks.merge.recipes import recipe_of, resolved
+from benchmarks.merge.recipes import drawn, recipe_of
 from benchmarks.merge.tables import ratio, seconds, table
-from evomerge.backends.weights.mergekit import NotExpressible, to_mergekit
-from evomerge.backends.weights.store import WeightStore
-from evomerge.recipe.tree import to_plain
+from evomerge.recipe.mergekit.methods import METHODS, Parameter
+from evomerge.recipe.tree import Source
+from evomerge.recipe.values import Params, Scalar
 from evomerge.strategies.merge.protocol import Method
 
 ROOT = Path(__file__).parents[2]
@@ -44,21 +45,37 @@ class Times:
 
 
 def said(methods: Sequence[Method], family: Family, folder: Path) -> list[str]:
-    """Write each recipe for both programs, as NAME.yaml and NAME.mergekit.yaml, and return those that both have."""
-    store = WeightStore()
-    names: list[str] = []
-    for method in methods:
-        recipe = resolved(store, recipe_of(method, family), family)
-        try:
-            config = yaml.safe_load(to_mergekit(recipe, store.layout(recipe), "BF16"))
-        except NotExpressible:
-            continue
-        plain = {"recipe": to_plain(store.as_written(recipe))}
-        (folder / f"{method.name}.yaml").write_text(yaml.safe_dump(plain), encoding="utf-8")
-        theirs = yaml.safe_dump(config | {"dtype": "bfloat16", "out_dtype": "bfloat16"})
-        (folder / f"{method.name}.mergekit.yaml").write_text(theirs, encoding="utf-8")
-        names.append(method.name)
-    return names
+    """Write the file NAME.yaml for each method that mergekit has, and return the names."""
+    theirs = {method.ours: (name, method) for name, method in METHODS.items()}
+    chosen = [method for method in methods if method.name in theirs]
+    for method in chosen:
+        recipe = drawn(recipe_of(method, family), method, seed=0)
+        name, known = theirs[method.name]
+        config: dict[str, Any] = {
+            "merge_method": name,
+            "models": [
+                {"model": item.recipe.model, "parameters": _parameters(known.models, item.params)}
+                for item in recipe.inputs
+                if isinstance(item.recipe, Source)
+            ],
+            "parameters": _parameters(known.merge, recipe.params),
+            "dtype": "bfloat16",
+        }
+        if isinstance(recipe.base, Source):
+            config["base_model"] = recipe.base.model
+        (folder / f"{method.name}.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return [method.name for method in chosen]
+
+
+def _parameters(known: Mapping[str, Parameter], params: Params) -> dict[str, Any]:
+    """Return our parameters as mergekit's; what only we have is left out."""
+    found: dict[str, Any] = {}
+    for name, parameter in known.items():
+        value = params[parameter.ours]
+        words = {ours: theirs for theirs, ours in parameter.words.items()}
+        if not words or value in words:
+            found[name] = words.get(cast(Scalar, value), value)
+    return found
 
 
 def measured(names: Sequence[str], folder: Path, repeats: int, threads: int, *, quick: bool) -> dict[str, Times]:
@@ -75,14 +92,14 @@ def measured(names: Sequence[str], folder: Path, repeats: int, threads: int, *, 
     }
     for number in range(repeats):
         for name in names:
-            ours = [sys.executable, "-m", "evomerge", "merge", str(folder / f"{name}.yaml"), str(out)]
+            file = str(folder / f"{name}.yaml")
+            ours = [sys.executable, "-m", "evomerge", "merge", file, str(out)]
             shutil.rmtree(remembered, ignore_errors=True)
             found[name].new.append(_timed(ours, out, environment))
             found[name].seen.append(_timed(ours, out, environment))
             if quick and number and name in MINUTES:
                 continue
-            theirs = [str(MERGEKIT), str(folder / f"{name}.mergekit.yaml"), str(out)]
-            found[name].mergekit.append(_timed(theirs, out, environment))
+            found[name].mergekit.append(_timed([str(MERGEKIT), file, str(out)], out, environment))
     return found
 
 

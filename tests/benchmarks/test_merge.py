@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from benchmarks.merge import cold
@@ -18,6 +17,7 @@ from benchmarks.merge.floor import Floor
 from benchmarks.merge.recipes import drawn, recipe_of, resolved
 from benchmarks.merge.run import PARTS
 from evomerge.backends.weights.store import WeightStore
+from evomerge.recipe.mergekit.read import read_mergekit
 from evomerge.recipe.tree import Input, Merge, Source
 from evomerge.strategies.merge.registry import methods
 
@@ -98,19 +98,21 @@ def test_every_method_can_be_measured_with_genes_that_are_new_each_time(tiny: Fa
     assert store.outline(recipe).keys() == dict(store.tensors(one)).keys()
 
 
-def test_both_programs_are_given_the_same_recipe(tiny: Family, tmp_path: Path) -> None:
-    assert cold.said([methods()["ties"]], tiny, tmp_path) == ["ties"]
-    theirs = yaml.safe_load((tmp_path / "ties.mergekit.yaml").read_text())
-    ours = yaml.safe_load((tmp_path / "ties.yaml").read_text())["recipe"]
-    assert theirs["base_model"] == ours["base"] == str(tiny.base)
-    assert [model["model"] for model in theirs["models"]] == [model["model"] for model in ours["models"]]
+def test_both_programs_are_given_the_same_file_and_it_says_what_is_measured(tiny: Family, tmp_path: Path) -> None:
+    assert cold.said([methods()["della"], methods()["pcb"]], tiny, tmp_path) == ["della"]
+    store = WeightStore()
+    ours = resolved(store, drawn(recipe_of(methods()["della"], tiny), methods()["della"], seed=0), tiny)
+    read = store.resolve(read_mergekit(tmp_path / "della.yaml").recipe, tiny.base)
+    assert isinstance(read, Merge)
+    assert read.inputs == ours.inputs
+    assert read.params == {**ours.params, "rescale": "l1"}
 
 
 def test_a_run_prints_a_table_for_each_part(tiny: Family, root: Path) -> None:
-    done = run("--size", "tiny", "--cache", str(root), "--repeats", "1", "--quick", "--methods", "linear,ties",
+    done = run("--size", "tiny", "--cache", str(root), "--repeats", "1", "--quick", "--methods", "linear",
                "--parts", "candidates,adapters,memory")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("| linear |") == done.stdout.count("| ties |") == 2
+    assert done.stdout.count("| linear |") == 2
     assert "| `cat` |" in done.stdout
 
 
