@@ -1,27 +1,25 @@
 """One tensor of one merge, from tensors as they are stored: by a kernel where the method has one, else by its formula.
 
 Both compute in float32 and round once, when the result is written. What does not depend on parameters is taken from the
-study's statistics.
+study's statistics. Only formulas need torch.
 """
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.statistics import Statistics
 from evomerge.backends.weights.tensors import all_finite
-from evomerge.strategies.merge.mixtures import products, vectors
-from evomerge.strategies.merge.protocol import Along, Method, Parameters, Stage, Summary, TensorContext
-from evomerge.strategies.merge.whole import OfInputs, delta_magnitudes
+from evomerge.strategies.merge.protocol import Method, Parameters, Stage, Summary, TensorContext
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
 
-    from evomerge.backends.weights.kernels.histograms import Histogram
+    from evomerge.backends.weights.kernels.work import Sources
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -52,36 +50,17 @@ class TensorMerge:
         return all_finite(result)
 
     def summary(self, stage: Stage) -> Summary:
-        """Return what a stage finds in this tensor; where histograms are kept that tell it, nothing is read."""
-        if stage is delta_magnitudes:
-            return OfInputs(tuple(self.histogram(index).magnitudes for index in range(len(self.inputs))))
-        return stage(self.ctx, self._base, self._floats)
+        """Return what a stage finds in this tensor; where statistics are kept that tell it, nothing is read."""
+        from evomerge.backends.weights.kernels.methods import summary_of
 
-    def histogram(self, index: int) -> "Histogram":
-        """Return the magnitudes of an input's difference to the base."""
-        from evomerge.backends.weights.kernels.histograms import Histogram
+        found = summary_of(stage)
+        return stage(self.ctx, self._base, self._floats) if found is None else found(self._sources)
 
-        base = self.base
-        if base is None:
-            raise ValueError(f"{self.method.name} needs a base")
-
-        def make() -> Histogram:
-            return Histogram.of(base.elements, self.inputs[index].elements, self.statistics.threads)
-
-        key = (self.ctx.name, self.identity[0], self.identity[1 + index])
-        return self.statistics.get("histogram", key, make, lambda found: found.bytes)
-
-    def products(self, along: Along) -> "NDArray[np.float64]":
-        """Return the inner products that a mixture's weights follow from."""
-        mixed = self.method.mixture
-        if mixed is None:
-            raise ValueError(f"{self.method.name} is no mixture")
-
-        def make() -> "NDArray[np.float64]":
-            return products(vectors(mixed, self._base, self._floats), along)
-
-        key = (self.ctx.name, mixed.of, along, self.identity)
-        return self.statistics.get("products", key, make, lambda found: found.nbytes)
+    def keep(self, kind: str, of: Sequence[int], make: Callable[[], R], size: Callable[[R], int], /) -> R:
+        """Return what is known of this tensor of the base, if it is used, and of some inputs, by their indices."""
+        base = None if self.base is None else self.identity[0]
+        key = (self.ctx.name, base, *(self.identity[1 + index] for index in of))
+        return self.statistics.get(kind, key, make, size)
 
     def _kernel(self, out: Raw) -> Callable[[], bool] | None:
         """Return what writes into `out`, or None for a method without a kernel."""
@@ -91,19 +70,17 @@ class TensorMerge:
         kernel = kernel_of(self.method)
         if kernel is None or not out.elements.size:
             return None
-        work = Work(
-            method=self.method,
-            ctx=replace(self.ctx, shape=out.shape),
-            params=self.params,
-            base=None if self.base is None else self.base.elements,
-            inputs=tuple(item.elements for item in self.inputs),
-            columns=math.prod(out.shape[1:]) if len(out.shape) > 1 else out.elements.size,
-            out=out.elements,
-            threads=self.statistics.threads,
-            histogram=self.histogram,
-            products=self.products,
-        )
+        columns = math.prod(out.shape[1:]) if len(out.shape) > 1 else out.elements.size
+        work = Work(self._sources, self.method, self.params, columns, out.elements)
         return lambda: kernel(work) == 0
+
+    @property
+    def _sources(self) -> "Sources":
+        from evomerge.backends.weights.kernels.work import Sources
+
+        return Sources(
+            replace(self.ctx, shape=self.inputs[0].shape), self.base, self.inputs, self.statistics.threads, self.keep
+        )
 
     @property
     def _floats(self) -> "list[Tensor]":

@@ -18,7 +18,8 @@ from evomerge.strategies.merge.vectors import pieces, required, total
 if TYPE_CHECKING:
     from torch import Tensor
 
-_LEAST_MASS = 1e-6
+LEAST_MASS = 1e-6
+"""What a sum of weights counts at least."""
 
 
 @method(
@@ -105,4 +106,4 @@ def _agreed(deltas: "list[Tensor]", weights: Sequence[float]) -> "Tensor":
         agreeing = delta.mul_(sign).clamp_(min=0)
         merged.add_(agreeing, alpha=weight)
         mass.add_(agreeing > 0, alpha=weight)
-    return merged.mul_(sign).div_(mass.clamp_(min=_LEAST_MASS))
+    return merged.mul_(sign).div_(mass.clamp_(min=LEAST_MASS))

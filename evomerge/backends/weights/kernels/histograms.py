@@ -1,18 +1,20 @@
-"""How the magnitudes of one task vector are distributed, kept so that a new density is a lookup.
+"""How the magnitudes of some numbers are distributed, kept so that a new density is a lookup.
 
 Magnitudes are counted as bfloat16 numbers (see `strategies.merge.magnitudes`), in chunks, so that the place where the
-last of several equal entries stands is found by looking through one chunk. Takes about 6 % of the memory of a bfloat16
-task vector.
+last of several equal entries stands is found by looking through one chunk. The numbers follow, element by element, from
+tensors: differences to the base here, variances over models elsewhere. A bfloat16 task vector's histogram takes about
+6 % of its memory.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.backends.weights.kernels.jit import compiled
-from evomerge.backends.weights.kernels.numbers import bin_of, load
+from evomerge.backends.weights.kernels.jit import compiled, inlined
+from evomerge.backends.weights.kernels.numbers import bin_of, delta, load
 from evomerge.backends.weights.kernels.threads import spans
 from evomerge.strategies.merge.magnitudes import BINS, Band, Magnitudes
 
@@ -21,6 +23,11 @@ if TYPE_CHECKING:
 
     from evomerge.backends.weights.kernels.numbers import Elements
     from evomerge.backends.weights.kernels.threads import Threads
+    from evomerge.backends.weights.kernels.work import Sources
+
+Arrays = tuple["Elements", ...]
+Value = Callable[[Arrays, int], np.float32]
+"""Returns the number at an index that follows from some tensors; a part of the loops that call it."""
 
 CHUNK = 1 << 15
 """Elements that are counted together; a bin's count in a chunk fits 16 bits."""
@@ -29,23 +36,22 @@ _UNIT = 1 << 20
 
 @dataclass(frozen=True)
 class Histogram:
-    """The magnitudes of one expert's difference to the base in one tensor.
+    """The magnitudes of a tensor's numbers.
 
     `counts` has shape (chunks, width), uint16, for the bins from `lowest` on; entries that are zero are counted in
-    `zeros` (chunks,). The tensors themselves are read again where a chunk has to be looked through.
+    `zeros` (chunks,). The tensors themselves are not kept, and are asked for where a chunk has to be looked through.
     """
 
-    base: "Elements"
-    model: "Elements"
+    size: int
     lowest: int
     counts: "NDArray[np.uint16]"
     zeros: "NDArray[np.int64]"
 
     @classmethod
-    def of(cls, base: "Elements", model: "Elements", threads: "Threads") -> "Histogram":
-        """Count a task vector: two passes over base and model."""
-        size = base.size
-        found = threads.map(lambda begin, end: _extremes(base[begin:end], model[begin:end]), spans(size, _UNIT))
+    def of(cls, value: Value, arrays: Arrays, threads: "Threads") -> "Histogram":
+        """Count the numbers `value` of some tensors of one size, in two passes over these."""
+        size = arrays[0].size
+        found = threads.map(lambda begin, end: _extremes(value, parts(arrays, begin, end)), spans(size, _UNIT))
         lowest = min((low for low, _ in found), default=BINS)
         width = max(max((high for _, high in found), default=0) - lowest + 1, 0)
         chunks = -(-size // CHUNK)
@@ -53,10 +59,10 @@ class Histogram:
 
         def count(begin: int, end: int) -> None:
             first, last = begin // CHUNK, -(-end // CHUNK)
-            _count(base[begin:end], model[begin:end], lowest, counts[first:last], zeros[first:last])
+            _count(value, parts(arrays, begin, end), lowest, counts[first:last], zeros[first:last])
 
         threads.map(count, spans(size, _UNIT))
-        return cls(base, model, lowest, counts, zeros)
+        return cls(size, lowest, counts, zeros)
 
     @property
     def bytes(self) -> int:
@@ -79,21 +85,24 @@ class Histogram:
         high, high_places = self._end(first)
         return Band(low, low_places, high, high_places)
 
-    def cut(self, bin_: int, places: int) -> int:
-        """Return the flat index before which exactly `places` entries of a bin stand; the size if there are fewer."""
+    def cut(self, value: Value, arrays: Arrays, bin_: int, places: int) -> int:
+        """Return the flat index before which exactly `places` entries of a bin stand; the size if there are fewer.
+
+        `value` and `arrays` are those that were counted.
+        """
         inside = bin_ - self.lowest
         column = self.counts[:, inside] if 0 <= inside < self.counts.shape[1] else self.zeros if bin_ == 0 else None
         if places <= 0:
             return 0
         if column is None:
-            return self.base.size
+            return self.size
         passed = np.cumsum(column, dtype=np.int64)
         chunk = int(np.searchsorted(passed, places))
         if chunk == len(passed):
-            return self.base.size
+            return self.size
         left = places - (int(passed[chunk - 1]) if chunk else 0)
-        span = slice(chunk * CHUNK, (chunk + 1) * CHUNK)
-        return span.start + _place(self.base[span], self.model[span], bin_, left)
+        begin = chunk * CHUNK
+        return begin + _place(value, parts(arrays, begin, begin + CHUNK), bin_, left)
 
     @cached_property
     def _totals(self) -> "NDArray[np.int64]":
@@ -122,23 +131,42 @@ def edge(bin_: int) -> np.float32:
     return np.uint32((bin_ << 16) - (0x8000 if bin_ % 2 == 0 else 0x7FFF)).view(np.float32)
 
 
+@inlined
+def difference(arrays: Any, k: Any) -> Any:
+    """Return the second tensor's difference to the first: the `Value` of a task vector."""
+    return delta(arrays[1], k, load(arrays[0], k))
+
+
+def of_delta(sources: "Sources", index: int) -> Histogram:
+    """Return the magnitudes of an input's difference to the base, made once a study."""
+    return sources.keep(
+        "histogram",
+        (index,),
+        lambda: Histogram.of(difference, sources.pair(index), sources.threads),
+        lambda found: found.bytes,
+    )
+
+
+def parts(arrays: Arrays, begin: int, end: int) -> Arrays:
+    """Return the elements from `begin` up to, and without, `end` of each of some tensors."""
+    return tuple(array[begin:end] for array in arrays)
+
+
 @compiled
-def _extremes(base: "Elements", model: "Elements") -> tuple[int, int]:
+def _extremes(value: Value, arrays: Arrays) -> tuple[int, int]:
     """Return the lowest bin of what is not zero, and the highest."""
     lowest, highest = np.uint32(BINS), np.uint32(0)
-    for k in range(base.size):
-        found = bin_of(load(model, k) - load(base, k))
+    for k in range(arrays[0].size):
+        found = bin_of(value(arrays, k))
         highest = max(highest, found)
         lowest = min(lowest, found if found > np.uint32(0) else np.uint32(BINS))
     return int(lowest), int(highest)
 
 
 @compiled
-def _count(
-    base: "Elements", model: "Elements", lowest: int, counts: "NDArray[np.uint16]", zeros: "NDArray[np.int64]"
-) -> None:
-    for k in range(base.size):
-        found = int(bin_of(load(model, k) - load(base, k)))
+def _count(value: Value, arrays: Arrays, lowest: int, counts: "NDArray[np.uint16]", zeros: "NDArray[np.int64]") -> None:
+    for k in range(arrays[0].size):
+        found = int(bin_of(value(arrays, k)))
         if found == 0:
             zeros[k // CHUNK] += 1
         else:
@@ -146,11 +174,11 @@ def _count(
 
 
 @compiled
-def _place(base: "Elements", model: "Elements", bin_: int, places: int) -> int:
+def _place(value: Value, arrays: Arrays, bin_: int, places: int) -> int:
     """Return the index after the element of a bin that is the `places`-th of its kind."""
-    for k in range(base.size):
-        if int(bin_of(load(model, k) - load(base, k))) == bin_:
+    for k in range(arrays[0].size):
+        if int(bin_of(value(arrays, k))) == bin_:
             places -= 1
             if places == 0:
                 return k + 1
-    return base.size
+    return arrays[0].size

@@ -100,6 +100,12 @@ def _load(source: Any, index: Any) -> Any:
     return {types.uint16: bfloat16, types.int16: float16, types.float32: float32}.get(source.dtype)
 
 
+@inlined
+def delta(source: Any, index: Any, origin: Any) -> Any:
+    """Return an element's difference to the base's, which is `origin`."""
+    return load(source, index) - origin
+
+
 def store(target: "Elements", index: int, number: np.float32) -> None:
     """Write a float32, rounded to nearest even."""
     raise NotImplementedError

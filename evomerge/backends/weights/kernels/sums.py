@@ -5,8 +5,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.backends.weights.kernels.jit import compiled, inlined
-from evomerge.backends.weights.kernels.numbers import load, store
-from evomerge.backends.weights.kernels.tuples import each, each_with, total
+from evomerge.backends.weights.kernels.numbers import delta, load, store
+from evomerge.backends.weights.kernels.tuples import each, each_with, times, total
+from evomerge.backends.weights.kernels.work import UNIT, Work, floats
+from evomerge.strategies.merge.mixtures import products, vectors
+from evomerge.strategies.merge.protocol import Along, Mixture
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -14,14 +17,70 @@ if TYPE_CHECKING:
     from evomerge.backends.weights.kernels.numbers import Elements
 
 
-@inlined
-def _delta(source: Any, index: Any, origin: Any) -> Any:
-    return load(source, index) - origin
+def coefficients(work: Work) -> int:
+    """Write a method's weighted sum."""
+    if work.method.coefficients is None:
+        raise TypeError(f"{work.method.name} is no weighted sum")
+    found = work.method.coefficients(work.ctx, work.params)
+    if not work.has_base:
+        return _sum(work, None, work.inputs, np.array([found.inputs]), "tensor")
+    whole = found.base + sum(found.inputs)
+    return _sum(work, work.origin, work.inputs, np.array([[whole, *found.inputs]]), "tensor")
 
 
-@inlined
-def _times(value: Any, weight: Any) -> Any:
-    return value * weight
+def mixture(work: Work) -> int:
+    """Write a sum whose weights follow from inner products, which are made once a study."""
+    if work.method.mixture is None:
+        raise TypeError(f"{work.method.name} is no mixture")
+    along = work.method.mixture.along(work.ctx, work.params)
+    weights = work.method.mixture.weights(work.ctx, work.params, _products(work, work.method.mixture, along))
+    if work.has_base and work.method.mixture.of == "deltas":
+        return _sum(work, work.origin, work.inputs, weights, along)
+    models = (work.origin, *work.inputs) if work.has_base else work.inputs
+    return _sum(work, None, models, weights, along)
+
+
+def _products(work: Work, mixed: Mixture, along: Along) -> "NDArray[np.float64]":
+    return work.sources.keep(
+        f"products of {mixed.of} by {along}",
+        range(len(work.inputs)),
+        lambda: products(vectors(mixed, *work.sources.tensors()), along),
+        lambda found: found.nbytes,
+    )
+
+
+def _sum(
+    work: Work,
+    base: "NDArray[np.generic] | None",
+    models: "tuple[NDArray[np.generic], ...]",
+    weights: "NDArray[np.float64]",
+    along: Along,
+) -> int:
+    """Write the sum of models, or of a base and differences to it, with weights of shape (vectors, models)."""
+    columns = work.columns
+
+    def parts(begin: int, end: int) -> "tuple[NDArray[np.generic], ...]":
+        return tuple(model[begin:end] for model in models)
+
+    if along == "tensor":
+        one = floats(weights[0])
+        if base is None:
+            return work.over(lambda b, e: sum_of_models(parts(b, e), one, work.out[b:e], work.largest))
+        return work.over(lambda b, e: sum_of_deltas(base[b:e], parts(b, e), one, work.out[b:e], work.largest))
+
+    own = tuple(np.ascontiguousarray(column, dtype=np.float32) for column in weights.T)
+    of_models, of_deltas = (
+        (rows_of_models, rows_of_deltas) if along == "row" else (columns_of_models, columns_of_deltas)
+    )
+
+    def rows(begin: int, end: int) -> int:
+        span = slice(begin // columns, end // columns)
+        told = tuple(weight[span] for weight in own) if along == "row" else own
+        if base is None:
+            return of_models(parts(begin, end), told, columns, work.out[begin:end], work.largest)
+        return of_deltas(base[begin:end], parts(begin, end), told, columns, work.out[begin:end], work.largest)
+
+    return work.over(rows, step=max(UNIT // columns, 1) * columns)
 
 
 @inlined
@@ -36,7 +95,7 @@ def sum_of_models(
     """Write sum w_i theta_i; return how many elements are larger than `largest` or no number."""
     bad = 0
     for k in range(out.size):
-        value = total(each(_times, each_with(load, models, k), weights))
+        value = total(each(times, each_with(load, models, k), weights))
         bad += 0 if abs(value) <= largest else 1
         store(out, k, value)
     return bad
@@ -54,7 +113,7 @@ def sum_of_deltas(
     bad = 0
     for k in range(out.size):
         origin = load(base, k)
-        value = weights[0] * origin + total(each(_times, each_with(_delta, models, k, origin), weights[1:]))
+        value = weights[0] * origin + total(each(times, each_with(delta, models, k, origin), weights[1:]))
         bad += 0 if abs(value) <= largest else 1
         store(out, k, value)
     return bad
@@ -73,7 +132,7 @@ def rows_of_models(
     for row in range(out.size // columns):
         own = each_with(_at, weights, row)
         for k in range(row * columns, (row + 1) * columns):
-            value = total(each(_times, each_with(load, models, k), own))
+            value = total(each(times, each_with(load, models, k), own))
             bad += 0 if abs(value) <= largest else 1
             store(out, k, value)
     return bad
@@ -94,7 +153,7 @@ def rows_of_deltas(
         own = each_with(_at, weights, row)
         for k in range(row * columns, (row + 1) * columns):
             origin = load(base, k)
-            value = own[0] * origin + total(each(_times, each_with(_delta, models, k, origin), own[1:]))
+            value = own[0] * origin + total(each(times, each_with(delta, models, k, origin), own[1:]))
             bad += 0 if abs(value) <= largest else 1
             store(out, k, value)
     return bad
@@ -113,7 +172,7 @@ def columns_of_models(
     for row in range(out.size // columns):
         for column in range(columns):
             k = row * columns + column
-            value = total(each(_times, each_with(load, models, k), each_with(_at, weights, column)))
+            value = total(each(times, each_with(load, models, k), each_with(_at, weights, column)))
             bad += 0 if abs(value) <= largest else 1
             store(out, k, value)
     return bad
@@ -135,7 +194,7 @@ def columns_of_deltas(
             k = row * columns + column
             own = each_with(_at, weights, column)
             origin = load(base, k)
-            value = own[0] * origin + total(each(_times, each_with(_delta, models, k, origin), own[1:]))
+            value = own[0] * origin + total(each(times, each_with(delta, models, k, origin), own[1:]))
             bad += 0 if abs(value) <= largest else 1
             store(out, k, value)
     return bad

@@ -7,7 +7,7 @@ functions are unrolled when a kernel is compiled: the number of models is part o
 from collections.abc import Callable
 from typing import Any
 
-from evomerge.backends.weights.kernels.jit import overload
+from evomerge.backends.weights.kernels.jit import inlined, overload
 
 # pyright: reportUnusedFunction=false, reportUnusedParameter=false
 
@@ -78,6 +78,12 @@ def _each_with_two(function: Any, values: Any, shared: Any, second: Any) -> Func
         return (function(values[0], shared, second),) + each_with(function, values[1:], shared, second)
 
     return one if len(values) == 1 else more
+
+
+@inlined
+def times(value: Any, weight: Any) -> Any:
+    """Return a product."""
+    return value * weight
 
 
 def total(values: Values) -> Any:

@@ -1,22 +1,25 @@
 """One tensor to be merged by a kernel: where it is read, where it is written, and what is kept about it.
 
-Large tensors are worked on in pieces by several threads. What kernels are told is float32, as what they compute.
+What does not depend on parameters is kept by whoever provides `keep`. Large tensors are worked on in pieces by several
+threads. What kernels are told is float32, as what they compute.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 
 from evomerge.backends.weights.kernels.threads import Threads, spans
-from evomerge.strategies.merge.protocol import Along, Method, Parameters, TensorContext
+from evomerge.backends.weights.raw import Raw
+from evomerge.strategies.merge.protocol import Method, Parameters, TensorContext
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
-    from evomerge.backends.weights.kernels.histograms import Histogram
     from evomerge.backends.weights.kernels.numbers import Elements
 
 R = TypeVar("R")
@@ -27,31 +30,75 @@ UNIT = 1 << 19
 _LARGEST = {"uint16": 0x7F7F7FFF, "int16": 0x477FEFFF, "float32": 0x7F7FFFFF}
 
 
+class Keep(Protocol):
+    """Returns what is kept of a kind for this tensor of the base and of some inputs, by their indices, or makes it."""
+
+    def __call__(self, kind: str, of: Sequence[int], make: Callable[[], R], size: Callable[[R], int], /) -> R:
+        """Return what `make` returns, now or once before; `size` tells its bytes. It must not depend on parameters."""
+        ...
+
+
 @dataclass(frozen=True)
-class Work:
-    """A tensor of rows of `columns` elements; `out` is written.
+class Sources:
+    """A tensor that is merged: that of the base, if there is one, and of every input. The context has its shape."""
 
-    `histogram` returns the magnitudes of an input's difference to the base, by its index, and `products` the inner
-    products of a mixture's vectors: both do not depend on parameters, and are kept by whoever provides them.
-    """
-
-    method: Method
     ctx: TensorContext
-    params: Parameters
-    base: "Elements | None"
-    inputs: "tuple[Elements, ...]"
-    columns: int
-    out: "Elements"
+    raw_base: Raw | None
+    raw_inputs: tuple[Raw, ...]
     threads: Threads
-    histogram: "Callable[[int], Histogram]"
-    products: "Callable[[Along], NDArray[np.float64]]"
+    keep: Keep
+
+    @cached_property
+    def inputs(self) -> "tuple[Elements, ...]":
+        """The inputs."""
+        return tuple(item.elements for item in self.raw_inputs)
 
     @property
     def origin(self) -> "Elements":
         """The base. Raises ValueError where there is none: the recipe's check comes before any tensor is merged."""
-        if self.base is None:
-            raise ValueError(f"{self.method.name} needs a base")
-        return self.base
+        if self.raw_base is None:
+            raise ValueError(f"the base of {self.ctx.name} is missing")
+        return self.raw_base.elements
+
+    def pair(self, index: int) -> "tuple[Elements, Elements]":
+        """Return base and input."""
+        return self.origin, self.inputs[index]
+
+    def tensors(self) -> "tuple[Tensor | None, list[Tensor]]":
+        """Return base and inputs as a formula takes them."""
+        base = None if self.raw_base is None else self.raw_base.float32()
+        return base, [item.float32() for item in self.raw_inputs]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Sources, and where their merge is written: `out`, of rows of `columns` elements."""
+
+    sources: Sources
+    method: Method
+    params: Parameters
+    columns: int
+    out: "Elements"
+
+    @property
+    def ctx(self) -> TensorContext:
+        """Which tensor it is."""
+        return self.sources.ctx
+
+    @property
+    def has_base(self) -> bool:
+        """Whether there is a base, and the method uses it."""
+        return self.sources.raw_base is not None
+
+    @property
+    def origin(self) -> "Elements":
+        """The base."""
+        return self.sources.origin
+
+    @property
+    def inputs(self) -> "tuple[Elements, ...]":
+        """The inputs."""
+        return self.sources.inputs
 
     @property
     def largest(self) -> np.float32:
@@ -71,9 +118,13 @@ class Work:
         pieces = [
             (start + begin, start + end) for start, stop in pairwise(ends) for begin, end in spans(stop - start, step)
         ]
-        return self.threads.map(kernel, pieces)
+        return self.sources.threads.map(kernel, pieces)
 
 
 def floats(numbers: "Sequence[float] | NDArray[np.float64]") -> tuple[np.float32, ...]:
     """Return numbers as kernels take them."""
     return tuple(np.float32(number) for number in numbers)
+
+
+Kernel = Callable[[Work], int]
+"""Writes a tensor and returns how many of its elements are not finite. Raises what the method's formula raises."""

@@ -1,6 +1,6 @@
 """Every kernel computes what its method's formula says, for each dtype, shape and choice, whatever is tied."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from evomerge.backends.weights.kernels import work
 from evomerge.backends.weights.kernels.methods import kernel_of
 from evomerge.backends.weights.merging import TensorMerge
+from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.statistics import Statistics
 from evomerge.recipe.holes import Scalar
 from evomerge.strategies.merge.protocol import Method, Parameters, TensorContext, Whole
@@ -43,6 +44,21 @@ def tensors(shape: tuple[int, ...], dtype: torch.dtype, count: int) -> tuple[Ten
     return tuple(tensor.to(dtype) for tensor in (base, *experts))
 
 
+def merge_of(
+    method: Method,
+    context: TensorContext,
+    params: Parameters,
+    base: Tensor | None,
+    inputs: Sequence[Tensor],
+    *,
+    statistics: Statistics | None = None,
+) -> TensorMerge:
+    origin = None if base is None else Raw.of(base)
+    identity = ("base", *context.fingerprints)
+    raw = tuple(map(Raw.of, inputs))
+    return TensorMerge(method, context, params, origin, raw, identity, statistics or Statistics())
+
+
 def check(method: Method, values: Values, base: Tensor | None, inputs: tuple[Tensor, ...]) -> None:
     context = TensorContext("layers.0.mlp.weight", 0.5, 2, 3, tuple(f"expert-{i}" for i in range(len(inputs))))
     params = given(method, len(inputs), values)
@@ -51,10 +67,10 @@ def check(method: Method, values: Values, base: Tensor | None, inputs: tuple[Ten
     for stage in method.stages(params) if method.stages else ():
         context = replace(context, whole=(*context.whole, Whole(stage(context, origin, floats))))
     expected = method.apply(context, origin, floats, params)
-    merge = TensorMerge(method, context, params, base, inputs, ("base", *context.fingerprints), Statistics())
+    merge = merge_of(method, context, params, base, inputs)
     for dtype in {inputs[0].dtype, torch.float32}:
         out = torch.empty(expected.shape, dtype=dtype)
-        assert merge.into(out)
+        assert merge.into(Raw.of(out))
         unit = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
         torch.testing.assert_close(out.float(), expected, rtol=unit, atol=1e-7)
 
@@ -91,6 +107,10 @@ def test_a_kernel_is_its_formula(name: str, dtype: torch.dtype, monkeypatch: pyt
         ("nuslerp", {"flatten": False, "row_wise": True}),
         ("nuslerp", {"flatten": False, "row_wise": False}),
         ("model_stock", {"filter_wise": True}),
+        ("sce", {"select_topk": 0.3}),
+        ("sce", {"select_topk": 0.0}),
+        *(("consensus", {"least_models": least}) for least in (0, 1)),
+        *((name, {"epsilon": 2e-3}) for name in ("ram", "ram_plus")),
     ],
 )  # fmt: skip
 def test_a_kernel_knows_every_choice(name: str, values: Values) -> None:
@@ -101,13 +121,21 @@ def test_a_kernel_knows_every_choice(name: str, values: Values) -> None:
 
 
 @pytest.mark.parametrize("density", [0.1, 0.35, 0.5, 0.9])
-@pytest.mark.parametrize("name", ["ties", "breadcrumbs"])
+@pytest.mark.parametrize("name", ["ties", "breadcrumbs", "sce"])
 def test_of_equal_entries_a_kernel_keeps_those_of_the_formula(name: str, density: float) -> None:
     method = get(name)
     base = torch.zeros(90_000, dtype=torch.bfloat16)  # three chunks of a histogram
     steps = torch.arange(90_000) * 7919 % 5
     inputs = tuple(((steps + shift) % 5 - 2).to(torch.bfloat16) for shift in range(3))
-    check(method, {"density": density, "gamma": 0.2}, base, inputs)
+    check(method, {"density": density, "gamma": 0.2, "select_topk": density}, base, inputs)
+
+
+@pytest.mark.parametrize("name", ["sce", "ram_plus", "magmax", "emr"])
+def test_equal_and_opposite_models_are_merged_as_the_formula_says(name: str) -> None:
+    base, expert, _ = tensors((33, 65), torch.float32, 2)
+    check(get(name), {}, base, (expert, expert))
+    check(get(name), {}, base, (2 * base - expert, expert))
+    check(get(name), {}, base, (expert,))
 
 
 def test_a_trim_of_the_whole_model_keeps_the_formulas_entries_of_each_tensor() -> None:
@@ -130,7 +158,7 @@ def test_a_trim_of_the_whole_model_keeps_the_formulas_entries_of_each_tensor() -
         context = replace(ctx, whole=(Whole(total, partial(lambda summary: summary, before)),))
         expected = method.apply(context, base.float(), [tensor.float() for tensor in inputs], params)
         out = torch.empty(expected.shape)
-        TensorMerge(method, context, params, base, tuple(inputs), ("base", "a", "b"), Statistics()).into(out)
+        merge_of(method, context, params, base, inputs).into(Raw.of(out))
         torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-9)
         before = own if before is None else before + own
 
@@ -154,10 +182,9 @@ def test_the_number_of_threads_changes_no_bit(name: str, monkeypatch: pytest.Mon
     used = base if method.needs.base == "required" else None
     results: list[Tensor] = []
     for threads in (1, 3):
-        statistics = Statistics(threads=threads)
-        merge = TensorMerge(method, context, params, used, tuple(inputs), ("base", "a", "b"), statistics)
+        merge = merge_of(method, context, params, used, inputs, statistics=Statistics(threads=threads))
         results.append(torch.empty(300, 301))
-        assert merge.into(results[-1])
+        assert merge.into(Raw.of(results[-1]))
     assert torch.equal(*results)
 
 
@@ -166,11 +193,10 @@ def test_what_overflows_is_told() -> None:
     inputs = (torch.full((5,), 3e38), torch.full((5,), 3e38))
     context = TensorContext("w", 0.5, 1, 0, ("a", "b"))
     params = given(method, 2, {"normalize": False})
-    merge = TensorMerge(method, context, params, None, inputs, (None, "a", "b"), Statistics())
-    assert not merge.into(torch.empty(5))
-    assert not merge.into(torch.empty(5, dtype=torch.bfloat16))
-    small = replace(merge, inputs=(torch.full((5,), 6e4), torch.full((5,), 1e3)))
-    assert small.into(torch.empty(5, dtype=torch.bfloat16))
-    assert not replace(merge, inputs=(torch.full((5,), 6e4), torch.full((5,), 1e4))).into(
-        torch.empty(5, dtype=torch.float16)
-    )
+    merge = merge_of(method, context, params, None, inputs)
+    assert not merge.into(Raw.empty("F32", (5,)))
+    assert not merge.into(Raw.empty("BF16", (5,)))
+    small = merge_of(method, context, params, None, (torch.full((5,), 6e4), torch.full((5,), 1e3)))
+    assert small.into(Raw.empty("BF16", (5,)))
+    large = merge_of(method, context, params, None, (torch.full((5,), 6e4), torch.full((5,), 1e4)))
+    assert not large.into(Raw.empty("F16", (5,)))

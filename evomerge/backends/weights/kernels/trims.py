@@ -1,0 +1,149 @@
+"""Sums and sign votes over the entries of task vectors whose magnitudes lie within a band: TIES and Breadcrumbs.
+
+A band is told as bounds on float32 magnitudes. Where it ends among equal entries, the bounds change at the index of the
+last that is kept, and the tensor is worked on in parts.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from evomerge.backends.weights.kernels.histograms import difference, edge, of_delta
+from evomerge.backends.weights.kernels.jit import compiled, inlined
+from evomerge.backends.weights.kernels.numbers import delta, load, store
+from evomerge.backends.weights.kernels.tuples import each, each_with, times
+from evomerge.backends.weights.kernels.votes import Combine, merge_func, summed
+from evomerge.backends.weights.kernels.work import Work, floats
+from evomerge.strategies.merge.averages import shares
+from evomerge.strategies.merge.magnitudes import BINS, Band, Magnitudes
+from evomerge.strategies.merge.sparsify import kept_count, kept_range
+from evomerge.strategies.merge.ties import ballot
+from evomerge.strategies.merge.whole import OfInputs
+
+if TYPE_CHECKING:
+    from evomerge.backends.weights.kernels.numbers import Elements
+
+_ZERO = np.float32(0)
+
+
+def ties(work: Work) -> int:
+    """TIES: trimmed of each tensor, or of the whole model."""
+    densities = work.params.numbers("density")
+    of_model = work.params.choice("scope") == "model"
+
+    def band_of(index: int) -> tuple[Band | None, Magnitudes | None]:
+        return _whole_band(work, densities[index], index) if of_model else _band(work, densities[index], 0.0, index)
+
+    return _banded(work, merge_func(work.params), work.params.numbers("weight"), band_of)
+
+
+def breadcrumbs(work: Work) -> int:
+    """Breadcrumbs: the sum of what is left between both tails."""
+    return _trimmed_tails(work, summed, shares(work.params))
+
+
+def breadcrumbs_ties(work: Work) -> int:
+    """Breadcrumbs with the vote of TIES."""
+    return _trimmed_tails(work, merge_func(work.params), work.params.numbers("weight"))
+
+
+def _trimmed_tails(work: Work, combine: Combine, weights: Sequence[float]) -> int:
+    densities, gamma = work.params.numbers("density"), work.params.numbers("gamma")
+    return _banded(work, combine, weights, lambda i: _band(work, densities[i], gamma[i], i))
+
+
+class Bounds:
+    """A band as bounds on float32 magnitudes, which change at one or two flat indices of the tensor.
+
+    `cut(bin, places)` returns the index before which so many entries of a bin stand.
+    """
+
+    def __init__(self, band: Band | None, cut: Callable[[int, int], int]) -> None:
+        self.low, self.high = (-1, BINS) if band is None else (band.low, band.high)
+        self.cuts = (0, 0)
+        if band is not None:
+            ends = ((band.low, band.low_places), (band.high, band.high_places))
+            low, high = (cut(bin_, places) if bin_ < BINS else 0 for bin_, places in ends)
+            self.cuts = low, high
+
+    def at(self, index: int) -> tuple[np.float32, np.float32]:
+        """Return the bounds for an element."""
+        low = self.low if index < self.cuts[0] else self.low + 1
+        high = self.high if index < self.cuts[1] else self.high + 1
+        return edge(low), edge(high)
+
+
+def _bounds(work: Work, index: int, band: Band | None, before: Magnitudes | None) -> Bounds:
+    def cut(bin_: int, places: int) -> int:
+        passed = 0 if before is None else int(before.counts[bin_])
+        return of_delta(work.sources, index).cut(difference, work.sources.pair(index), bin_, places - passed)
+
+    return Bounds(band, cut)
+
+
+def _banded(
+    work: Work,
+    combine: Combine,
+    weights: Sequence[float],
+    band_of: Callable[[int], tuple[Band | None, Magnitudes | None]],
+) -> int:
+    order = ballot(work.ctx, weights)
+    bounds = [_bounds(work, i, *band_of(i)) for i in order]
+    own, scale = floats([weights[i] for i in order]), np.float32(work.params.number("scale"))
+
+    def part(begin: int, end: int) -> int:
+        return _pass(
+            combine,
+            work.origin[begin:end],
+            tuple(work.inputs[i][begin:end] for i in order),
+            tuple(bound.at(begin) for bound in bounds),
+            own,
+            scale,
+            work.out[begin:end],
+            work.largest,
+        )
+
+    return work.over(part, cuts=[cut for bound in bounds for cut in bound.cuts])
+
+
+def _band(work: Work, density: float, gamma: float, index: int) -> tuple[Band | None, None]:
+    first, last = kept_range(work.out.size, density, gamma)
+    return (None if (first, last) == (0, work.out.size) else of_delta(work.sources, index).band(first, last)), None
+
+
+def _whole_band(work: Work, density: float, index: int) -> tuple[Band, Magnitudes | None]:
+    whole = work.ctx.whole[0]
+    total = cast("OfInputs[Magnitudes]", whole.total).each[index]
+    before = None if whole.before is None else cast("OfInputs[Magnitudes]", whole.before).each[index]
+    return total.band(0, kept_count(total.size, density)), before
+
+
+@compiled
+def _pass(
+    combine: Combine,
+    base: "Elements",
+    models: "tuple[Elements, ...]",
+    bands: tuple[tuple[np.float32, np.float32], ...],
+    weights: tuple[np.float32, ...],
+    scale: np.float32,
+    out: "Elements",
+    largest: np.float32,
+) -> int:
+    """Combine the entries with a magnitude of at least bands[i][0] and below bands[i][1].
+
+    Returns how many results are larger than `largest` or no number.
+    """
+    bad = 0
+    for k in range(out.size):
+        origin = load(base, k)
+        kept = each(_inside, each_with(delta, models, k, origin), bands)
+        value = origin + scale * combine(each(times, kept, weights), weights)
+        bad += 0 if abs(value) <= largest else 1
+        store(out, k, value)
+    return bad
+
+
+@inlined
+def _inside(value: Any, band: Any) -> Any:
+    return value if band[0] <= abs(value) < band[1] else _ZERO
