@@ -48,7 +48,7 @@ def merge(
     resolved = store.resolve(written, _root(recipe, written))
     store.check(resolved)
     store.check_values(resolved)
-    write(store, resolved, out)
+    write(store, resolved, out, durable=False)
     typer.echo(f"merged into {out}")
 
 

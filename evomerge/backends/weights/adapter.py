@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from evomerge.backends.weights.headers import Stored
+from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.tensors import TensorFiles, no_tensors, read_json
 from evomerge.errors import SourceError
 
@@ -86,9 +87,9 @@ class Adapter:
         """The stored tensors by name."""
         return self._files.stored
 
-    def read(self, name: str) -> "Tensor":
-        """Return a stored tensor as a view of the file, not to be written to."""
-        return self._files.read(name)
+    def raw(self, name: str) -> Raw:
+        """Return a stored tensor as a view of the file."""
+        return self._files.raw(name)
 
     def factors(self, module: str) -> "tuple[Tensor, Tensor]":
         """Return float32 (a, b) of a module, its scale within b."""

@@ -9,7 +9,6 @@ from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened
 from evomerge.backends.weights.models import Models, merges, natural, weight_of
 from evomerge.backends.weights.stacking import Form, check_slices
-from evomerge.backends.weights.tensors import all_finite
 from evomerge.backends.weights.vocabulary import check_same
 from evomerge.errors import ConfigError, SourceError
 from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, result_of, sources
@@ -32,11 +31,13 @@ def check(models: Models, recipe: WeightRecipe) -> None:
 
 def check_values(models: Models, recipe: WeightRecipe) -> None:
     """Raise SourceError for the first tensor with a NaN or an infinity, and for a head that is tied and differs."""
+    from evomerge.backends.weights.kernels.finite import all_finite
+
     for model in _distinct(models, recipe):
         if isinstance(model, Checkpoint):
             model.check_tie()
         for name, tensor in model.stored.items():
-            if tensor.is_float and not all_finite(model.read(name)):
+            if tensor.is_float and not all_finite(model.raw(name).elements, models.statistics.threads):
                 raise SourceError(
                     f"{tensor.file}: the tensor {name} holds NaN or infinite values; copy or download the model again"
                 )

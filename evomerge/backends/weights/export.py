@@ -51,7 +51,8 @@ def export(
 
     A checkpoint holds the config, generation config, tokenizer and chat template of its base (or first model), an
     adapter the base's tokenizer and chat template. Both hold recipe.yaml, README.md (with `card`, Markdown, at its
-    end), and mergekit.yaml where mergekit can say the same. `free` tells the bytes that are free for a folder. Raises
+    end), and mergekit.yaml where mergekit can say the same. `free` tells the bytes that are free for a folder. Only if
+    `durable`, all of it is on the disk when this returns: somebody is about to note down that it is there. Raises
     ConfigError when `out` is taken or the disk too full, CandidateError when the recipe cannot be computed.
     """
     out = out.absolute()
