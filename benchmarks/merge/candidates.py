@@ -3,18 +3,15 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from benchmarks.merge.family import Family
 from benchmarks.merge.floor import Floor
 from benchmarks.merge.recipes import drawn, models_of, recipe_of, resolved
 from benchmarks.merge.tables import ratio, seconds, table
+from evomerge.backends.weights.raw import Raw
 from evomerge.backends.weights.store import WeightStore
 from evomerge.recipe.tree import Merge
 from evomerge.strategies.merge.protocol import Method
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 _FAST = (
     "linear",
@@ -43,18 +40,18 @@ class Times:
     same: list[float] = field(default_factory=list[float])
 
 
-def room(store: WeightStore, recipe: Merge) -> "dict[str, Tensor]":
+def room(store: WeightStore, recipe: Merge) -> dict[str, Raw]:
     """Return memory for a candidate, written once so that it is there."""
-    import torch
+    found = {name: Raw.empty(item.dtype, item.shape) for name, item in store.outline(recipe).items()}
+    for raw in found.values():
+        raw.elements[:] = 0
+    return found
 
-    kinds = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
-    return {name: torch.zeros(item.shape, dtype=kinds[item.dtype]) for name, item in store.outline(recipe).items()}
 
-
-def materialise(store: WeightStore, recipe: Merge, into: "Mapping[str, Tensor]") -> None:
+def materialise(store: WeightStore, recipe: Merge, into: Mapping[str, Raw]) -> None:
     """Compute a candidate into memory: the one call that is measured."""
-    for name, tensor in store.tensors(recipe):
-        into[name].copy_(tensor)
+    for _ in store.raws(recipe, into.get):
+        pass
 
 
 def measured(methods: Sequence[Method], family: Family, floor: Floor, repeats: int) -> dict[str, Times]:
@@ -99,7 +96,7 @@ def shown(found: Mapping[str, Times]) -> str:
     return table(header, rows)
 
 
-def _timed(store: WeightStore, recipe: Merge, into: "Mapping[str, Tensor]") -> float:
+def _timed(store: WeightStore, recipe: Merge, into: Mapping[str, Raw]) -> float:
     begin = time.perf_counter()
     materialise(store, recipe, into)
     return time.perf_counter() - begin
