@@ -35,6 +35,7 @@ def merge(
     out: Out,
 ) -> None:
     """Merge models as a recipe says, and write the result to a new folder that transformers or peft loads."""
+    from evomerge.backends.weights.artifact import AdapterArtifact
     from evomerge.backends.weights.export import export as write
     from evomerge.backends.weights.store import WeightStore
     from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
@@ -48,8 +49,10 @@ def merge(
     resolved = store.resolve(written, _root(recipe, written))
     store.check(resolved)
     store.check_values(resolved)
-    write(store, resolved, out, durable=False)
+    artifact = write(store, resolved, out, durable=False)
     typer.echo(f"merged into {out}")
+    if isinstance(artifact, AdapterArtifact) and artifact.loss is not None:
+        typer.echo(artifact.loss.sentences())
 
 
 def evaluate(

@@ -13,6 +13,7 @@ from evomerge.backends.weights.vocabulary import check_same
 from evomerge.errors import ConfigError, SourceError
 from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, result_of, sources
 
+_TRANSPOSED = ("gpt2", "openai-gpt")
 _SAME_IN_CONFIG = ("model_type", "num_attention_heads", "num_key_value_heads", "head_dim", "hidden_act")
 
 
@@ -100,8 +101,18 @@ def _check_roles(models: Models, merge: Merge) -> None:
         if merge.refactor < 1:
             raise ConfigError(f"refactor: the rank must be at least 1, and it is {merge.refactor}")
         if models.adapter_base(merge) is None:
-            raise ConfigError(
-                "refactor: only a merge of adapters on one base can be kept as an adapter; remove refactor"
+            raise ConfigError("refactor: the adapter would stand on the merge's base, and it has none; write base:")
+        _check_factored(models, merge)
+
+
+def _check_factored(models: Models, merge: Merge) -> None:
+    """Raise SourceError for a base whose weights lie the other way round than adapters have them."""
+    if isinstance(merge.base, Source):
+        base = models.checkpoint(merge.base)
+        if base.config.get("model_type") in _TRANSPOSED and not models.all_adapters(merge):
+            raise SourceError(
+                f"{base.folder / 'config.json'}: models of the type {base.config['model_type']} have their weights "
+                "transposed, and their change is not factored; remove refactor"
             )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.backends.weights.loss import Loss
 from evomerge.recipe.tree import Source
 
 if TYPE_CHECKING:
@@ -28,12 +29,16 @@ class CheckpointArtifact:
 
 @dataclass(frozen=True, slots=True)
 class AdapterArtifact:
-    """A LoRA adapter on `base`, whose folder is `skeleton`: at most `rank` wide, `size` bytes of float32 factors."""
+    """A LoRA adapter on `base`, whose folder is `skeleton`: at most `rank` wide, `size` bytes of float32 factors.
+
+    `loss` says what was left out of a change that was factored, once that is known.
+    """
 
     base: Source
     skeleton: Path
     rank: int
     size: int
+    loss: Loss | None = None
 
 
 Artifact = CheckpointArtifact | AdapterArtifact

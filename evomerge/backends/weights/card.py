@@ -5,16 +5,24 @@ Only names that a person wrote stand in it, no paths of the machine that made it
 
 import yaml
 
+from evomerge.backends.weights.loss import Loss
 from evomerge.recipe.tree import Source, WeightRecipe, sources
 
 
 def model_card(
-    recipe: WeightRecipe, *, title: str, base: Source | None, mergekit: str, recipe_yaml: str, extra: str
+    recipe: WeightRecipe,
+    *,
+    title: str,
+    base: Source | None,
+    loss: Loss | None,
+    mergekit: str,
+    recipe_yaml: str,
+    extra: str,
 ) -> str:
     """Return README.md of a merge.
 
-    `recipe` has its sources as written; `base` is that of a merge that became an adapter; `mergekit` is a sentence
-    about mergekit's YAML; `extra` is Markdown that follows.
+    `recipe` has its sources as written; `base` is that of a merge that became an adapter, and `loss` what it lacks;
+    `mergekit` is a sentence about mergekit's YAML; `extra` is Markdown that follows.
     """
     models = list(dict.fromkeys(source.model for source in sources(recipe)))
     header = {
@@ -31,10 +39,16 @@ def model_card(
         "## Recipe",
         f"````yaml\n{recipe_yaml}````",
         mergekit,
+        *(() if loss is None else ("## What the rank leaves out", loss.sentences(), _errors(loss))),
         "## Loading",
         f"````python\n{_loading(base)}````",
     ]
     return "\n\n".join([*parts, *([extra.strip()] if extra.strip() else [])]) + "\n"
+
+
+def _errors(loss: Loss) -> str:
+    rows = [f"| {_code(name)} | {error:.2%} |" for name, error in loss.modules.items()]
+    return "\\n".join(["| module | relative error |", "|---|---:|", *rows])
 
 
 def _named(source: Source) -> str:

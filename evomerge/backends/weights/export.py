@@ -9,6 +9,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,9 @@ def export(
         for file in copied:
             _copy(file, beside / file.name, changed if file.name == "config.json" else None)
         if isinstance(artifact, AdapterArtifact):
-            modules = map(module_of, store.outline(recipe))
-            write_adapter(beside, store.low_rank(recipe), store.name_of(artifact.base), modules)
+            factors, modules = store.low_rank(recipe), map(module_of, store.outline(recipe))
+            write_adapter(beside, factors, store.name_of(artifact.base), modules)
+            artifact = replace(artifact, loss=store.loss(recipe, factors))
         else:
             write_model(beside, store.outline(recipe), store.raws(recipe), shard_bytes=shard_bytes, durable=durable)
         write_words(beside, store, recipe, artifact, title=out.name, extra=card)

@@ -4,16 +4,21 @@ The structure is that of the recipe tree and of the files' headers alone: holes 
 """
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypeGuard
 
 from evomerge.backends.weights.adapter import Adapter
-from evomerge.backends.weights.checkpoint import Checkpoint
+from evomerge.backends.weights.checkpoint import HEAD, Checkpoint
 from evomerge.backends.weights.files import Opened, located, opened
+from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.stacking import Form, Stacked, stacked
 from evomerge.backends.weights.statistics import Statistics
 from evomerge.errors import SourceError
-from evomerge.recipe.groups import Layout
+from evomerge.recipe.groups import KNOWN_GROUPS, Layout, layer_of
 from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, sources
+
+_ROUTERS = ("*.gate.weight", "*.router.weight", "*.shared_expert_gate.weight")
 
 
 class Models:
@@ -77,43 +82,78 @@ class Models:
         return (slices[0] if stack.base is None else self.form(stack.base)), slices
 
     def adapter_base(self, recipe: WeightRecipe) -> Source | None:
-        """Return the one base of a merge in which all is adapters on that base, at every level; None for others."""
-        if not isinstance(recipe, Merge) or not isinstance(recipe.base, Source) or not recipe.inputs:
-            return None
-        for item in recipe.inputs:
-            if isinstance(item.recipe, Source):
-                if not isinstance(self.open(item.recipe), Adapter):
-                    return None
-            elif self.adapter_base(item.recipe) != recipe.base:
-                return None
-        return recipe.base
+        """Return the base of a merge that can be an adapter on it, None for others.
 
-    def changed(self, recipe: WeightRecipe) -> frozenset[str] | None:
-        """Return the names of the weights that a merge of adapters changes; None for a merge of whole models."""
-        if self.adapter_base(recipe) is None:
-            return None
-        adapters = (self.open(source) for source in sources(recipe))
-        return frozenset(
-            weight_of(module) for model in adapters if isinstance(model, Adapter) for module in model.modules
+        It can where all is adapters on that base, at every level, and where the recipe asks to factor the change.
+        """
+        if isinstance(recipe, Merge) and isinstance(recipe.base, Source) and recipe.inputs:
+            return recipe.base if recipe.refactor is not None or self.all_adapters(recipe) else None
+        return None
+
+    def all_adapters(self, merge: Merge) -> bool:
+        """Return whether all inputs of a merge are adapters on its base, or merges that can be."""
+        return merge.base is not None and all(
+            isinstance(self.open(item.recipe), Adapter)
+            if isinstance(item.recipe, Source)
+            else self.adapter_base(item.recipe) == merge.base
+            for item in merge.inputs
         )
 
+    def changed(self, recipe: WeightRecipe) -> frozenset[str] | None:
+        """Return the names of the weights that the adapter of a merge changes; None for a merge that can be none.
+
+        Of whole models whose change is to be factored, these are the weights of linear layers.
+        """
+        base = self.adapter_base(recipe)
+        if base is None or not isinstance(recipe, Merge):
+            return None
+        found: set[str] = set()
+        for item in recipe.inputs:
+            model = self.open(item.recipe) if isinstance(item.recipe, Source) else None
+            if isinstance(model, Adapter):
+                found |= {weight_of(module) for module in model.modules}
+            elif self.adapter_base(item.recipe) == base:
+                found |= self.changed(item.recipe) or frozenset()
+            else:
+                found |= {name for name, stored in self.form(base).stored.items() if is_linear(name, stored)}
+        return frozenset(found)
+
     def layout(self, recipe: WeightRecipe) -> Layout:
-        """Return the tensors that a recipe touches, in natural order, and those that the slices in it do."""
-        changed = self.changed(recipe)
-        if changed is None:
+        """Return the tensors that a recipe touches, in natural order, and those of its parts that touch others.
+
+        A merge of whole models touches all of them, even where only the change of some is kept.
+        """
+        tensors = self.changed(recipe) if _is_merge(recipe) and self.all_adapters(recipe) else None
+        if tensors is None:
             stored = self.form(recipe).stored
-            changed = frozenset(name for name, tensor in stored.items() if tensor.is_float)
+            tensors = frozenset(name for name, tensor in stored.items() if tensor.is_float)
         parts = {
             ".".join(map(str, key)): self.layout(child)
             for key, child in children(recipe)
-            if has_stack(child) or (isinstance(recipe, Stack) and isinstance(child, Merge))
+            if has_stack(child) or (_is_merge(child) and (isinstance(recipe, Stack) or child.refactor is not None))
         }
-        return Layout(tuple(sorted(changed, key=natural)), parts)
+        return Layout(tuple(sorted(tensors, key=natural)), parts)
+
+
+def _is_merge(recipe: WeightRecipe) -> TypeGuard[Merge]:
+    return isinstance(recipe, Merge)
 
 
 def has_stack(recipe: WeightRecipe) -> bool:
     """Return whether there is a stack in a recipe."""
     return isinstance(recipe, Stack) or any(has_stack(child) for _, child in children(recipe))
+
+
+def is_linear(name: str, stored: Stored) -> bool:
+    """Return whether a tensor is the weight of a linear layer, as far as its name and shape tell.
+
+    Those of the layers and the output head are; embeddings and what routes between experts are not.
+    """
+    if not stored.is_float or len(stored.shape) != 2 or not name.endswith(".weight"):
+        return False
+    if any(fnmatchcase(name, known) for known in (*KNOWN_GROUPS["embeddings"], *KNOWN_GROUPS["norms"], *_ROUTERS)):
+        return False
+    return layer_of(name) is not None or name == HEAD
 
 
 def weight_of(module: str) -> str:

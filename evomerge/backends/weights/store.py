@@ -14,9 +14,11 @@ from evomerge.backends.weights import agreement
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact, LowRank
 from evomerge.backends.weights.compute import factors_of, stored_of, write_tensor
+from evomerge.backends.weights.extraction import lost
 from evomerge.backends.weights.files import base_of
 from evomerge.backends.weights.fingerprint import fingerprint
 from evomerge.backends.weights.headers import Stored
+from evomerge.backends.weights.loss import Loss
 from evomerge.backends.weights.models import Models, module_of, natural, weight_of
 from evomerge.backends.weights.plan import MergePlan, Plan, planned
 from evomerge.backends.weights.raw import Raw
@@ -149,6 +151,21 @@ class WeightStore:
             factors[module] = found
         return factors
 
+    def loss(self, recipe: WeightRecipe, factors: Mapping[str, LowRank]) -> Loss | None:
+        """Return what the `factors` of a recipe lack of its change to the base; None where they are all of it.
+
+        The whole change is computed for that, tensor by tensor. Raises CandidateError where it cannot be.
+        """
+        if not isinstance(recipe, Merge) or recipe.refactor is None:
+            return None
+        whole = replace(recipe, refactor=None)
+        plan = self._plan(whole)
+        if not isinstance(plan, MergePlan):
+            return None
+        if plan.low_rank and all(max(plan.rank(name), 1) == low.a.shape[0] for name, low in factors.items()):
+            return None
+        return lost(plan, self._models.layout(whole).tensors, factors, recipe.refactor)
+
     def memory(self, recipe: WeightRecipe) -> int:
         """Return the bytes that computing the recipe takes at its peak, estimated from its largest tensor.
 
@@ -169,7 +186,7 @@ class WeightStore:
         return planned(self._models, recipe, self._models.layout(recipe))
 
     def _modules(self, recipe: WeightRecipe) -> list[str]:
-        return [module_of(name) for name in self._models.layout(recipe).tensors]
+        return [module_of(name) for name in sorted(self._models.changed(recipe) or (), key=natural)]
 
 
 def _held(recipe: WeightRecipe) -> int:

@@ -37,7 +37,8 @@ def write_words(
         _write(folder / "mergekit.yaml", config)
         mergekit = "`mergekit.yaml` says the same to mergekit."
     base = store.name_of(artifact.base) if isinstance(artifact, AdapterArtifact) else None
-    card = model_card(written, title=title, base=base, mergekit=mergekit, recipe_yaml=text, extra=extra)
+    loss = artifact.loss if isinstance(artifact, AdapterArtifact) else None
+    card = model_card(written, title=title, base=base, loss=loss, mergekit=mergekit, recipe_yaml=text, extra=extra)
     _write(folder / "README.md", card)
 
 
