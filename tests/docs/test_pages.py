@@ -26,7 +26,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EVOMERGE_DEBUG", raising=False)
-    monkeypatch.setenv("PROVIDER_KEY", "the reader's own")
+    monkeypatch.setenv("PROVIDER_KEY", "a-key-of-the-reader")
     return tmp_path
 
 

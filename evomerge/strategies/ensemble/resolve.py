@@ -11,7 +11,7 @@ from typing import Literal
 from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Hole, Scalar
 from evomerge.recipe.tree import Ensemble
-from evomerge.recipe.values import ByGroup, Gradient, Params
+from evomerge.recipe.values import ByGroup, ByPattern, Gradient, Params
 from evomerge.strategies.ensemble.protocol import Combiner, CombinerParameters
 from evomerge.strategies.ensemble.registry import get
 from evomerge.strategies.merge.protocol import Parameter
@@ -35,7 +35,7 @@ def check_ensemble(ensemble: Ensemble) -> None:
             known = [combiner for combiner in candidates if name in _declared(combiner, owner)]
             if not known:
                 raise RecipeProblem((*at, name), _unknown(name, owner, candidates))
-            if isinstance(value, Gradient | ByGroup):
+            if isinstance(value, Gradient | ByGroup | ByPattern):
                 raise RecipeProblem((*at, name), "is one number or word here: an ensemble has no layers or groups")
             if len(known) < len(candidates):
                 names = [combiner.name for combiner in known]
@@ -56,7 +56,7 @@ def parameters_for(ensemble: Ensemble, combiner: Combiner) -> CombinerParameters
         for name, value in params.items():
             if name not in declared:
                 raise RecipeProblem((*path, name), _unknown(name, owner, (combiner,)))
-            if isinstance(value, Hole | Gradient | ByGroup):
+            if isinstance(value, Hole | Gradient | ByGroup | ByPattern):
                 raise RecipeProblem((*path, name), "is no single value; write a number, or search for one")
             values[name] = value
         return values
