@@ -38,4 +38,4 @@ def vote(replies: Sequence[Reply | None], params: CombinerParameters) -> Reply |
         if reply is not None and weight:
             totals[reply.key] = totals.get(reply.key, 0.0) + weight
             first.setdefault(reply.key, reply)
-    return first[max(totals, key=lambda key: totals[key])] if totals else None
+    return first[max(totals, key=totals.__getitem__)] if totals else None
