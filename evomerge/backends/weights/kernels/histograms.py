@@ -165,12 +165,23 @@ def _extremes(value: Value, arrays: Arrays) -> tuple[int, int]:
 
 @compiled
 def _count(value: Value, arrays: Arrays, lowest: int, counts: "NDArray[np.uint16]", zeros: "NDArray[np.int64]") -> None:
-    for k in range(arrays[0].size):
-        found = int(bin_of(value(arrays, k)))
-        if found == 0:
-            zeros[k // CHUNK] += 1
-        else:
-            counts[k // CHUNK, found - lowest] += 1
+    # two loops for each chunk: the first finds many bins at once, which the second, adding up, could not
+    found = np.empty(CHUNK, np.uint16)
+    start = np.uint32(lowest)
+    for chunk in range(zeros.size):
+        begin = chunk * CHUNK
+        size = min(CHUNK, arrays[0].size - begin)
+        none = 0
+        for k in range(size):
+            bin_ = bin_of(value(arrays, begin + k))
+            none += 1 if bin_ == np.uint32(0) else 0
+            found[k] = np.uint16(bin_ - start if bin_ > np.uint32(0) else np.uint32(0xFFFF))
+        zeros[chunk] += none
+        own = counts[chunk]
+        for k in range(size):
+            place = np.int64(found[k])
+            if place != 0xFFFF:
+                own[place] += 1
 
 
 @compiled
