@@ -85,7 +85,6 @@ def measured(names: Sequence[str], folder: Path, repeats: int, threads: int, *, 
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment = kept | {
         "OMP_NUM_THREADS": str(threads),
-        "NUMBA_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "XDG_CACHE_HOME": str(remembered),
         "PYTHONPATH": str(ROOT),

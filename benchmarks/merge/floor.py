@@ -1,49 +1,53 @@
 """The floor of merging: a compiled pass that reads every byte of some files once and writes a result of one's size.
 
-It does as little as can be done with the bytes it reads (it combines them by exclusive or), so no merge of the same
-files with as many threads can take less but by chance. Files are mapped into memory and stay mapped, and the result's
-memory is written again and again, as in a search that merges candidate after candidate.
+It does as little as can be done with the bytes it reads (it combines them by exclusive or), so a merge of the same
+files with as many threads can take less only by chance. Files are mapped into memory and stay mapped, and the result's
+memory is written again and again, as in a search that merges candidate after candidate. Threads take pieces as they
+come, so that one that has to wait for a busy core holds up no other.
 """
 
-import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 import numpy as np
-from numba import njit, prange, set_num_threads  # pyright: ignore[reportUnknownVariableType]  # it has no types
+from numba import njit
 from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 
-_BLOCK = 4096  # words of 8 bytes: a block of the result and of one input stay in a core's first cache
+_PIECE = 1 << 20  # words of 8 bytes
 
 
 class Floor:
-    """Files of one size, mapped into memory, and a place for the result."""
+    """One to four files of one size, mapped into memory, and a place for the result."""
 
     def __init__(self, files: Sequence[Path], threads: int) -> None:
-        """Map the files; at most as many `threads` as the machine has cores are used."""
         self._inputs = tuple(mapped(file) for file in files)
         self._result = np.zeros_like(self._inputs[0])
-        self._threads = min(threads, os.cpu_count() or 1)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that a pass over all files moves."""
-        return sum(words.nbytes for words in self._inputs) + self._result.nbytes
+        self._pool = ThreadPoolExecutor(threads)
 
     def run(self, models: int) -> float:
         """Return the seconds of one pass over the first `models` files."""
-        set_num_threads(self._threads)
         begin = time.perf_counter()
-        _combine(self._inputs[:models], self._result)
+        for _ in self._pool.map(self._piece(models), range(0, self._result.size, _PIECE)):
+            pass
         return time.perf_counter() - begin
 
     def result(self) -> Words:
         """Return what the last pass wrote."""
         return self._result
+
+    def _piece(self, models: int) -> Callable[[int], None]:
+        combine, inputs, result = _COMBINE[models], self._inputs[:models], self._result
+
+        def work(begin: int) -> None:
+            piece = slice(begin, begin + _PIECE)
+            combine(result[piece], *(words[piece] for words in inputs))
+
+        return work
 
 
 def mapped(file: Path) -> Words:
@@ -51,13 +55,28 @@ def mapped(file: Path) -> Words:
     return cast(Words, np.memmap(file, dtype=np.uint64, mode="r", shape=(file.stat().st_size // 8,)).view(np.ndarray))
 
 
-@njit(parallel=True, nogil=True)
-def _combine(inputs: tuple[Words, ...], result: Words) -> None:
-    for block in prange((result.size + _BLOCK - 1) // _BLOCK):
-        start = block * _BLOCK
-        end = min(start + _BLOCK, result.size)
-        for at in range(start, end):
-            result[at] = inputs[0][at]
-        for model in range(1, len(inputs)):
-            for at in range(start, end):
-                result[at] ^= inputs[model][at]
+@njit(nogil=True)
+def _one(result: Words, a: Words) -> None:
+    for at in range(result.size):
+        result[at] = a[at]
+
+
+@njit(nogil=True)
+def _two(result: Words, a: Words, b: Words) -> None:
+    for at in range(result.size):
+        result[at] = a[at] ^ b[at]
+
+
+@njit(nogil=True)
+def _three(result: Words, a: Words, b: Words, c: Words) -> None:
+    for at in range(result.size):
+        result[at] = a[at] ^ b[at] ^ c[at]
+
+
+@njit(nogil=True)
+def _four(result: Words, a: Words, b: Words, c: Words, d: Words) -> None:
+    for at in range(result.size):
+        result[at] = a[at] ^ b[at] ^ c[at] ^ d[at]
+
+
+_COMBINE: dict[int, Callable[..., None]] = {1: _one, 2: _two, 3: _three, 4: _four}

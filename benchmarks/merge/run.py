@@ -94,8 +94,7 @@ def main() -> None:
     names = [name for name in wanted.methods.split(",") if name] or list(known)
     if unknown := [name for name in names if name not in known] + [part for part in parts if part not in PARTS]:
         sys.exit(f"{', '.join(unknown)}: methods are {', '.join(known)}; parts are {', '.join(PARTS)}")
-    for variable in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # read when torch and numba are imported
-        os.environ[variable] = str(wanted.threads)
+    os.environ["OMP_NUM_THREADS"] = str(wanted.threads)  # read when torch is imported
     made = family(wanted.size, wanted.cache)
     parameters = f"{len(made.experts)} experts and a base of {made.shape.parameters:,} parameters each, in bf16"
     print(f"{parameters}. {machine(wanted.threads)} Medians of {wanted.repeats}, and their range.")
