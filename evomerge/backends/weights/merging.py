@@ -78,9 +78,8 @@ class TensorMerge:
     def _sources(self) -> "Sources":
         from evomerge.backends.weights.kernels.work import Sources
 
-        return Sources(
-            replace(self.ctx, shape=self.inputs[0].shape), self.base, self.inputs, self.statistics.threads, self.keep
-        )
+        context, kept = replace(self.ctx, shape=self.inputs[0].shape), self.statistics
+        return Sources(context, self.base, self.inputs, kept.threads, self.keep, kept.scratch.room)
 
     @property
     def _floats(self) -> "list[Tensor]":

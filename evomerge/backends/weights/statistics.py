@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
+    from evomerge.backends.weights.kernels.scratch import Scratch
     from evomerge.backends.weights.kernels.threads import Threads
 
 R = TypeVar("R")
@@ -19,7 +20,7 @@ LIMIT = 4 << 30
 
 
 class Statistics:
-    """A store of results by key, and the threads that compute them."""
+    """A store of results by key, the threads that compute them, and files for those that are large."""
 
     def __init__(self, limit: int = LIMIT, threads: int | None = None) -> None:
         self.computed: Counter[str] = Counter()
@@ -36,8 +37,15 @@ class Statistics:
 
         return Threads(self._threads)
 
+    @cached_property
+    def scratch(self) -> "Scratch":
+        """Room for what memory should not hold."""
+        from evomerge.backends.weights.kernels.scratch import Scratch
+
+        return Scratch()
+
     def get(self, kind: str, key: Hashable, make: Callable[[], R], size: Callable[[R], int]) -> R:
-        """Return what is kept under kind and key, or make and keep it; `size` tells its bytes."""
+        """Return what is kept under kind and key, or make and keep it; `size` tells its bytes of memory."""
         found = self._kept.get((kind, key))
         if found is not None:
             self._kept.move_to_end((kind, key))

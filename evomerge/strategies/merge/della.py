@@ -46,24 +46,31 @@ _EPSILON = Parameter(
 _ROUNDING = 1e-9
 
 
-def chances(count: int, density: float, epsilon: float) -> "Tensor":
-    """Return the chance to be kept of a row's entries, the largest first: float64 of shape (count,).
+def span_of_chances(count: int, density: float, epsilon: float) -> tuple[float, float]:
+    """Return the chance of a row's smallest entry to be kept, and by how much it rises from entry to entry.
 
-    They fall evenly from density + epsilon to density - epsilon; a single entry has the density. Raises CandidateError
-    where they are not above 0 and at most 1.
+    Raises CandidateError where chances are not above 0 and at most 1.
     """
-    import torch
-
     if density - epsilon < _ROUNDING or density + epsilon > 1 + _ROUNDING:
         raise CandidateError(
             f"density {density:g} with epsilon {epsilon:g} gives chances from {density - epsilon:g} to "
             f"{density + epsilon:g}, and they must be above 0 and at most 1; "
             f"choose an epsilon below {min(density, 1 - density):g}"
         )
-    if count == 1:
-        return torch.tensor([density], dtype=torch.float64)
+    return (density, 0.0) if count == 1 else (density - epsilon, 2 * epsilon / max(count - 1, 1))
+
+
+def chances(count: int, density: float, epsilon: float) -> "Tensor":
+    """Return the chance to be kept of a row's entries, the largest first: float64 of shape (count,).
+
+    They fall evenly from density + epsilon to density - epsilon; a single entry has the density. Raises what
+    `span_of_chances` raises.
+    """
+    import torch
+
+    lowest, step = span_of_chances(count, density, epsilon)
     rank = torch.arange(count - 1, -1, -1, dtype=torch.float64)
-    return rank.mul_(2 * epsilon / max(count - 1, 1)).add_(density - epsilon).clamp_(max=1)
+    return rank.mul_(step).add_(lowest).clamp_(max=1)
 
 
 def _dropped(

@@ -19,17 +19,18 @@ from evomerge.strategies.merge.whole import OfInputs
 if TYPE_CHECKING:
     from torch import Tensor
 
+LEAST_SCORE = 1e-12
+"""What a sum of scores counts at least."""
 _CLAMPED = 1e-4  # share of the entries at each end whose magnitudes are cut
-_LEAST_SCORE = 1e-12
 
 
-def _lengths(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]") -> OfInputs[Values]:  # noqa: ARG001  # the contract's arguments
+def count_lengths(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]") -> OfInputs[Values]:  # noqa: ARG001  # the contract's arguments
     """Return the magnitudes of every input's task vector."""
     origin = required(base)
     return OfInputs(tuple(Values.of((tensor - origin).abs()) for tensor in inputs))
 
 
-def _balances(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]") -> OfInputs[Values]:
+def count_balances(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]") -> OfInputs[Values]:
     """Return the balances of every input's entries, with the lengths as the stage before."""
     return _balances_within(ctx, required(base), inputs, cast("OfInputs[Values]", ctx.whole[0].total))
 
@@ -52,7 +53,7 @@ def _task_vectors(ctx: TensorContext, origin: "Tensor", inputs: "Sequence[Tensor
     return deltas, together.clamp_(-largest, largest)
 
 
-def _limits(lengths: Values) -> tuple[float, float]:
+def limits(lengths: Values) -> tuple[float, float]:
     """Return the magnitudes beyond which those of a model are cut, at both ends."""
     if not lengths.size:
         return 0.0, 0.0
@@ -62,10 +63,16 @@ def _limits(lengths: Values) -> tuple[float, float]:
 
 def _balance(delta: "Tensor", together: "Tensor", lengths: Values, models: int) -> "Tensor":
     """Return what decides between the entries of a model, times the positive number exp(-models)."""
-    low, high = _limits(lengths)
+    low, high = limits(lengths)
     span = high - low
     standing = (delta.abs().clamp_(low, high) - low).div_(span) if span > 0 else delta * 0
     return standing.square_().sub_(1).mul_(models).exp_().mul_((delta * together).tanh_())
+
+
+def least_balance(found: Values, density: float) -> tuple[int, float]:
+    """Return the key and the value of the balance from which on entries of a model win. There must be entries."""
+    position = min(int(found.size * (1 - density)), found.size - 1)
+    return found.key_at(position), found.value_at(position)
 
 
 def _score(balance: "Tensor", found: Values, density: float) -> "Tensor":
@@ -74,17 +81,16 @@ def _score(balance: "Tensor", found: Values, density: float) -> "Tensor":
 
     if not found.size:
         return balance
-    position = min(int(found.size * (1 - density)), found.size - 1)
-    limit = found.value_at(position)
+    key, limit = least_balance(found, density)
     span = found.highest - limit
     if span <= 0:
         return balance.zero_()
-    above = keys(balance) > found.key_at(position)
+    above = keys(balance) > key
     return torch.where(above, (balance - limit).div_(span), 0.0)
 
 
 def _stages(params: Parameters) -> tuple[Stage, ...]:
-    return (_lengths, _balances) if params.choice("scope") == "model" else ()
+    return (count_lengths, count_balances) if params.choice("scope") == "model" else ()
 
 
 @method(
@@ -131,7 +137,7 @@ def pcb(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", p
     if params.choice("scope") == "model":
         lengths, balances = (cast("OfInputs[Values]", whole.total) for whole in ctx.whole)
     else:
-        lengths = _lengths(ctx, base, inputs)
+        lengths = count_lengths(ctx, base, inputs)
         balances = _balances_within(ctx, origin, inputs, lengths)
     deltas, together = _task_vectors(ctx, origin, inputs)
     weights, densities = params.numbers("weight"), params.numbers("density")
@@ -139,7 +145,7 @@ def pcb(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", p
     for index in ballot(ctx, weights):
         delta, length = deltas[index], lengths.each[index]
         score = _score(_balance(delta, together, length, len(deltas)), balances.each[index], densities[index])
-        low, high = _limits(length)
+        low, high = limits(length)
         merged.add_(delta.abs().clamp_(low, high).mul_(delta.sign()).mul_(score), alpha=weights[index])
         scores.add_(score)
-    return merged.div_(scores.clamp_(min=_LEAST_SCORE)).mul_(params.number("scale")).add_(origin)
+    return merged.div_(scores.clamp_(min=LEAST_SCORE)).mul_(params.number("scale")).add_(origin)

@@ -5,6 +5,7 @@ and the largest are exact. Only values that occur are listed, so a summary stays
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_DROPPED = 12  # bits of a float32's 24 that are rounded away
-_BINS = 1 << (31 - _DROPPED)
+ROUNDED = 12
+"""Bits of a float32's 24 that are rounded away."""
+KEYS = 1 << (31 - ROUNDED)
+"""Keys lie between -KEYS and KEYS."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Values:
     """The `keys` that occur, rising, int64; how many entries have each, int64; and the smallest and largest entry."""
 
@@ -34,12 +37,12 @@ class Values:
             empty = torch.zeros(0, dtype=torch.int64).numpy()
             return cls(empty, empty, float("inf"), float("-inf"))
         found = keys(tensor).flatten()
-        if len(found) < _BINS:
+        if len(found) < KEYS:
             there, counts = cast("tuple[Tensor, Tensor]", torch.unique(found, return_counts=True))
         else:  # faster than sorting as many
-            counted = torch.bincount(found.add_(_BINS), minlength=2 * _BINS)
+            counted = torch.bincount(found.add_(KEYS), minlength=2 * KEYS)
             there = counted.nonzero().flatten()
-            there, counts = there - _BINS, counted[there]
+            there, counts = there - KEYS, counted[there]
         return cls(there.cpu().numpy(), counts.cpu().numpy(), float(tensor.min()), float(tensor.max()))
 
     def __add__(self, other: "Values") -> "Values":
@@ -53,13 +56,18 @@ class Values:
     @property
     def size(self) -> int:
         """How many entries were counted."""
-        return int(self.counts.sum())
+        return int(self._up_to[-1]) if len(self._up_to) else 0
+
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes."""
+        return 3 * self.keys.nbytes
 
     def key_at(self, position: int) -> int:
         """Return the key of the entry at a position, counted from 0, in rising order. There must be one."""
         import numpy as np
 
-        return int(self.keys[np.searchsorted(np.cumsum(self.counts), position, side="right")])
+        return int(self.keys[np.searchsorted(self._up_to, position, side="right")])
 
     def value_at(self, position: int) -> float:
         """Return the entry at a position, counted from 0, in rising order. There must be one."""
@@ -70,8 +78,25 @@ class Values:
         if position == self.size - 1:
             return self.highest
         key = self.key_at(position)
-        magnitude = np.array(abs(key) << _DROPPED, dtype=np.int32).view(np.float32)
+        magnitude = np.array(abs(key) << ROUNDED, dtype=np.int32).view(np.float32)
         return min(max(float(np.copysign(magnitude, key)), self.lowest), self.highest)
+
+    @cached_property
+    def _up_to(self) -> "NDArray[np.int64]":
+        """How many entries have a key or a smaller one."""
+        import numpy as np
+
+        return np.cumsum(self.counts)
+
+
+def number_above(key: int) -> "np.float32":
+    """Return the smallest float32 whose key is larger."""
+    import numpy as np
+
+    half = 1 << (ROUNDED - 1)
+    if key >= 0:
+        return np.uint32((key + 1 << ROUNDED) - half).view(np.float32)
+    return -np.uint32((-key << ROUNDED) - half - 1).view(np.float32)
 
 
 def keys(tensor: "Tensor") -> "Tensor":
@@ -79,5 +104,5 @@ def keys(tensor: "Tensor") -> "Tensor":
     import torch
 
     bits = tensor.detach().float().contiguous().view(torch.int32)
-    magnitude = bits.bitwise_and(0x7FFFFFFF).long().add_(1 << (_DROPPED - 1)).bitwise_right_shift_(_DROPPED)
+    magnitude = bits.bitwise_and(0x7FFFFFFF).long().add_(1 << (ROUNDED - 1)).bitwise_right_shift_(ROUNDED)
     return torch.where(bits < 0, -magnitude, magnitude)

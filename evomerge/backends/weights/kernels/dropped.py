@@ -1,9 +1,9 @@
-"""Sums and sign votes over task vectors whose entries are dropped at random: DARE.
+"""Sums and sign votes over task vectors whose entries are dropped at random: DARE, and what DELLA shares with it.
 
 The random numbers are those of `strategies.merge.masks`, two of which come from one word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,12 @@ from evomerge.strategies.merge.masks import expert_key, highest_kept
 from evomerge.strategies.merge.ties import ballot
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from evomerge.backends.weights.kernels.numbers import Elements
+
+Drop = Callable[[np.float32, np.int32, Any, Any], np.float32]
+"""Returns what becomes of an entry, given its random number, its rank, and what is told of its model."""
 
 _ZERO = np.float32(0)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -28,37 +33,46 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 def dare_linear(work: Work) -> int:
     """DARE: the weighted sum."""
-    return _dropped(work, summed, shares(work.params))
+    return _dare(work, summed, shares(work.params))
 
 
 def dare_ties(work: Work) -> int:
     """DARE with the vote of TIES."""
-    return _dropped(work, merge_func(work.params), work.params.numbers("weight"))
+    return _dare(work, merge_func(work.params), work.params.numbers("weight"))
 
 
-def key(work: Work, index: int) -> np.uint64:
-    """Return the key of an input's random numbers."""
-    return np.uint64(expert_key(work.ctx.seed, work.ctx.name, work.ctx.fingerprints[index]))
-
-
-def _dropped(work: Work, combine: Combine, weights: Sequence[float]) -> int:
-    order = ballot(work.ctx, weights)
-    densities = work.params.numbers("density")
-    masks = tuple((key(work, i), np.int32(highest_kept(densities[i]))) for i in order)
+def _dare(work: Work, combine: Combine, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
-    factors = floats(
-        [_l1_factor(work, i, mask) if l1 else 1 / densities[i] for i, mask in zip(order, masks, strict=True)]
-    )
-    own, scale = floats([weights[i] for i in order]), np.float32(work.params.number("scale"))
+    told: list[tuple[np.int32, np.float32]] = []
+    for index, density in enumerate(work.params.numbers("density")):
+        highest, ranks = np.int32(highest_kept(density)), work.inputs[index]
+        factor = l1_factor(work, _drop, index, ranks, (highest, np.float32(1))) if l1 else 1 / density
+        told.append((highest, np.float32(factor)))
+    return combined(work, combine, weights, _drop, work.inputs, told)
+
+
+def combined(
+    work: Work, combine: Combine, weights: Sequence[float], drop: Drop, ranks: "Sequence[NDArray[Any]]", told: Any
+) -> int:
+    """Write the base plus what `combine` makes of the inputs' entries after `drop`, in the order of a ballot.
+
+    `ranks` has an input's ranks in the order of its elements, and `told` what `drop` is told of it.
+    """
+    order = ballot(work.ctx, weights)
+    keys = tuple(_key(work, index) for index in order)
+    told = tuple(told[index] for index in order)
+    own, scale = floats([weights[index] for index in order]), np.float32(work.params.number("scale"))
 
     def part(begin: int, end: int) -> int:
         return _pass(
             combine,
+            drop,
             work.origin[begin:end],
-            tuple(work.inputs[i][begin:end] for i in order),
-            masks,
+            tuple(work.inputs[index][begin:end] for index in order),
+            tuple(ranks[index][begin:end] for index in order),
+            keys,
             begin,
-            factors,
+            told,
             own,
             scale,
             work.out[begin:end],
@@ -68,45 +82,51 @@ def _dropped(work: Work, combine: Combine, weights: Sequence[float]) -> int:
     return work.over(part)
 
 
-def _l1_factor(work: Work, index: int, mask: tuple[np.uint64, np.int32]) -> float:
+def l1_factor(work: Work, drop: Drop, index: int, ranks: "NDArray[Any]", told: Any) -> float:
     """Return what brings the kept magnitudes back to the sum of all; 1 where nothing but zeros was kept."""
-    model = work.inputs[index]
-    pieces = work.gather(lambda b, e: _masses(work.origin[b:e], model[b:e], mask, b))
+    base, model, key = work.origin, work.inputs[index], _key(work, index)
+    pieces = work.gather(lambda b, e: _masses(drop, base[b:e], model[b:e], ranks[b:e], key, b, told))
     whole, kept = (sum(mass) for mass in zip(*pieces, strict=True))
     return whole / kept if kept > 0 else 1.0
+
+
+def _key(work: Work, index: int) -> np.uint64:
+    return np.uint64(expert_key(work.ctx.seed, work.ctx.name, work.ctx.fingerprints[index]))
 
 
 @compiled
 def _pass(
     combine: Combine,
+    drop: Drop,
     base: "Elements",
     models: "tuple[Elements, ...]",
-    masks: tuple[tuple[np.uint64, np.int32], ...],
+    ranks: "tuple[NDArray[Any], ...]",
+    keys: tuple[np.uint64, ...],
     first: int,
-    factors: tuple[np.float32, ...],
+    told: Any,
     weights: tuple[np.float32, ...],
     scale: np.float32,
     out: "Elements",
     largest: np.float32,
 ) -> int:
-    """Combine the entries whose random numbers are at most masks[i][1], times `factors`; masks[i][0] is the key.
+    """Combine what becomes of the entries; `first` is the flat index of the first in its tensor, an even number.
 
-    `first` is the flat index of the first element in its tensor, an even number. Returns what `banded` returns.
+    Returns how many results are larger than `largest` or no number.
     """
     bad = 0
     for pair in range(out.size // 2):
-        words = each_with(word_of, masks, first // 2 + pair)  # each serves two elements
+        words = each_with(_word, keys, first // 2 + pair)  # each serves two elements
         k = 2 * pair
-        value = _element(combine, base, models, k, each(lower, words), masks, factors, weights, scale)
+        value = _element(combine, drop, base, models, ranks, k, each(_lower, words), told, weights, scale)
         bad += 0 if abs(value) <= largest else 1
         store(out, k, value)
-        value = _element(combine, base, models, k + 1, each(upper, words), masks, factors, weights, scale)
+        value = _element(combine, drop, base, models, ranks, k + 1, each(_upper, words), told, weights, scale)
         bad += 0 if abs(value) <= largest else 1
         store(out, k + 1, value)
     if out.size % 2:
         k = out.size - 1
-        words = each_with(word_of, masks, (first + k) // 2)
-        value = _element(combine, base, models, k, each(lower, words), masks, factors, weights, scale)
+        words = each_with(_word, keys, (first + k) // 2)
+        value = _element(combine, drop, base, models, ranks, k, each(_lower, words), told, weights, scale)
         bad += 0 if abs(value) <= largest else 1
         store(out, k, value)
     return bad
@@ -115,55 +135,60 @@ def _pass(
 @inlined
 def _element(
     combine: Any,
+    drop: Any,
     base: Any,
     models: Any,
+    ranks: Any,
     k: Any,
-    drawn: Any,
-    masks: Any,
-    factors: Any,
+    randoms: Any,
+    told: Any,
     weights: Any,
     scale: Any,
 ) -> Any:
     origin = load(base, k)
-    kept = each(_drawn, each_with(delta, models, k, origin), drawn, masks)
-    return origin + scale * combine(each(times, each(times, kept, factors), weights), weights)
+    kept = each(drop, each_with(delta, models, k, origin), randoms, each_with(_at, ranks, k), told)
+    return origin + scale * combine(each(times, kept, weights), weights)
 
 
 @compiled
 def _masses(
-    base: "Elements", model: "Elements", mask: tuple[np.uint64, np.int32], first: int
+    drop: Drop, base: "Elements", model: "Elements", ranks: "NDArray[Any]", key: np.uint64, first: int, told: Any
 ) -> tuple[np.float64, np.float64]:
-    """Return the sum of all magnitudes of a task vector, and that of those which the mask keeps, in float64."""
+    """Return the sum of all magnitudes of a task vector, and that of those which are kept, in float64."""
     whole, kept = np.float64(0), np.float64(0)
     for k in range(base.size):
-        size = abs(load(model, k) - load(base, k))
-        word = word_of(mask, (first + k) // 2)
-        whole += size
-        kept += size if (upper(word) if (first + k) % 2 else lower(word)) <= mask[1] else _ZERO
+        value = load(model, k) - load(base, k)
+        word = _word(key, (first + k) // 2)
+        whole += abs(value)
+        kept += abs(drop(value, _upper(word) if (first + k) % 2 else _lower(word), ranks[k], told))
     return whole, kept
 
 
 @inlined
-def _drawn(value: Any, random: Any, mask: Any) -> Any:
-    return value if random <= mask[1] else _ZERO
+def _drop(value: Any, random: Any, _rank: Any, told: Any) -> Any:
+    """Return a value times told[1] where its random number is at most told[0]."""
+    return value * told[1] if random <= told[0] else _ZERO
 
 
 @inlined
-def word_of(mask: Any, number: Any) -> Any:
+def _at(ranks: Any, index: Any) -> Any:
+    return ranks[index]
+
+
+@inlined
+def _word(key: Any, number: Any) -> Any:
     """Return the word that decides on elements 2 * number and 2 * number + 1; see `strategies.merge.masks`."""
-    word = mask[0] + (np.uint64(number) + np.uint64(1)) * _GOLDEN
+    word = key + (np.uint64(number) + np.uint64(1)) * _GOLDEN
     word = (word ^ (word >> np.uint64(30))) * _FIRST
     word = (word ^ (word >> np.uint64(27))) * _SECOND
     return word ^ (word >> np.uint64(31))
 
 
 @inlined
-def lower(word: Any) -> Any:
-    """Return the random number of a word's first element."""
+def _lower(word: Any) -> Any:
     return np.int32(word)
 
 
 @inlined
-def upper(word: Any) -> Any:
-    """Return the random number of a word's second element."""
+def _upper(word: Any) -> Any:
     return np.int32(word >> np.uint64(32))

@@ -23,6 +23,9 @@ R = TypeVar("R")
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz"}}
 """Sums keep their order and products are rounded before they are added: opposite values cancel, and elect no sign."""
 
+_INLINED = {**_OPTIONS, "forceinline": True}
+"""A loop in which a call is left does not work on many elements at once."""
+
 _LLVM = ("--runtime-memory-check-threshold=256", "--vectorizer-maximize-bandwidth")
 """Whether the output overlaps an input is checked when a loop runs; beyond this number of checks (8 without it, which
 is passed with five models) the compiler leaves a loop one element at a time. The second has it fill its vectors with
@@ -49,15 +52,15 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Compile a small function as a part of those that call it."""
-    return cast("Callable[P, R]", cast(Any, numba.njit)(**_OPTIONS)(function))
+    """Compile a small function as a part of those that call it, whatever its length."""
+    return cast("Callable[P, R]", cast(Any, numba.njit)(**_INLINED)(function))
 
 
 def overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return a decorator for the function that, given the arguments' types, returns what `function` does for them."""
     return cast(
         "Callable[[Callable[..., Any]], Callable[..., Any]]",
-        cast(Any, numba.extending.overload)(function, jit_options=_OPTIONS),
+        cast(Any, numba.extending.overload)(function, jit_options=_INLINED),
     )
 
 

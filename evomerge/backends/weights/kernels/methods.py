@@ -6,8 +6,9 @@ own; this is the table.
 
 from collections.abc import Callable, Mapping
 
-from evomerge.backends.weights.kernels import dropped, entries, histograms, sums, trims, variance
+from evomerge.backends.weights.kernels import balance, dropped, entries, histograms, ranks, sums, trims, variance
 from evomerge.backends.weights.kernels.work import Kernel, Sources
+from evomerge.strategies.merge import pcb
 from evomerge.strategies.merge.protocol import Method, Stage, Summary
 from evomerge.strategies.merge.whole import OfInputs, delta_magnitudes
 
@@ -17,11 +18,14 @@ _NAMED: Mapping[str, Kernel] = {
     "dare_linear": dropped.dare_linear,
     "dare_ties": dropped.dare_ties,
     "consensus": entries.consensus,
+    "della": ranks.della,
+    "della_linear": ranks.della_linear,
     "emr": entries.emr,
     "magmax": entries.magmax,
     "nearswap": entries.nearswap,
     "ram": entries.ram,
     "ram_plus": entries.ram_plus,
+    "pcb": balance.pcb,
     "sce": variance.sce,
     "ties": trims.ties,
 }
@@ -45,4 +49,8 @@ def _delta_magnitudes(sources: Sources) -> OfInputs[histograms.Magnitudes]:
     return OfInputs(tuple(histograms.of_delta(sources, index).magnitudes for index in range(len(sources.inputs))))
 
 
-_SUMMARIES: Mapping[Stage, Callable[[Sources], Summary]] = {delta_magnitudes: _delta_magnitudes}
+_SUMMARIES: Mapping[Stage, Callable[[Sources], Summary]] = {
+    delta_magnitudes: _delta_magnitudes,
+    pcb.count_lengths: balance.all_lengths,
+    pcb.count_balances: balance.all_balances,
+}

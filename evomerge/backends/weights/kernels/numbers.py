@@ -69,6 +69,12 @@ def bits_of(number: np.float32) -> np.uint32:
 
 
 @inlined
+def float_of(bits: np.uint32) -> np.float32:
+    """Return the float32 that has these bits."""
+    return _float_of(bits)
+
+
+@inlined
 def bin_of(number: np.float32) -> np.uint32:
     """Return the bits of a float32's magnitude as bfloat16, rounded to nearest even."""
     bits = bits_of(number) & np.uint32(0x7FFFFFFF)

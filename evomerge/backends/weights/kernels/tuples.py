@@ -16,7 +16,7 @@ Values = tuple[Any, ...]
 
 
 def each(function: Function, values: Values, *others: Values) -> Values:
-    """Return the function's results for the first of all values, for the second of all, and so on; three at most."""
+    """Return the function's results for the first of all values, for the second of all, and so on; four at most."""
     raise NotImplementedError
 
 
@@ -49,6 +49,18 @@ def _each_three(function: Any, values: Any, others: Any, third: Any) -> Function
 
     def more(function: Any, values: Any, others: Any, third: Any) -> Any:
         return (function(values[0], others[0], third[0]),) + each(function, values[1:], others[1:], third[1:])
+
+    return one if len(values) == 1 else more
+
+
+@overload(each)
+def _each_four(function: Any, values: Any, others: Any, third: Any, fourth: Any) -> Function:
+    def one(function: Any, values: Any, others: Any, third: Any, fourth: Any) -> Any:
+        return (function(values[0], others[0], third[0], fourth[0]),)
+
+    def more(function: Any, values: Any, others: Any, third: Any, fourth: Any) -> Any:
+        rest = each(function, values[1:], others[1:], third[1:], fourth[1:])
+        return (function(values[0], others[0], third[0], fourth[0]),) + rest
 
     return one if len(values) == 1 else more
 

@@ -79,8 +79,9 @@ class Variances:
         column, cut = 1 + band.low - self.histogram.lowest, bounds.cuts[0]
         segment = cut // _SEGMENT
         begin = segment * _SEGMENT
-        above, before = _summed(self._by_bin[column + 1 :]), _summed(self.energies[:segment, column])
-        return bounds, above + before + np.array(_energies_of(parts(arrays, begin, cut), band.low))
+        inside = np.asarray(_energies_of(parts(arrays, begin, cut), band.low), np.float64)
+        energies = np.stack([_summed(self._by_bin[column + 1 :]), _summed(self.energies[:segment, column]), inside])
+        return bounds, _summed(energies)
 
     @cached_property
     def _by_bin(self) -> "NDArray[np.float64]":

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,10 @@ class Keep(Protocol):
         ...
 
 
+Room = Callable[[int, str], "NDArray[Any]"]
+"""Returns an array for that many numbers of a dtype, in memory or in a file."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """A tensor that is merged: that of the base, if there is one, and of every input. The context has its shape."""
@@ -47,6 +51,7 @@ class Sources:
     raw_inputs: tuple[Raw, ...]
     threads: Threads
     keep: Keep
+    room: Room
 
     @cached_property
     def inputs(self) -> "tuple[Elements, ...]":

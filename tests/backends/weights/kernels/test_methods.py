@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 
 import pytest
 import torch
@@ -18,7 +19,8 @@ from evomerge.strategies.merge.protocol import Method, Parameters, TensorContext
 from evomerge.strategies.merge.registry import get, methods
 
 SHAPES = ((1,), (7,), (33, 65), (3, 5, 7), (300, 301))
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+BFLOAT16 = (torch.bfloat16,)
+MIXED = (torch.float16, torch.float32, torch.bfloat16)
 FUNCTIONS = ("mean", "sum", "max")
 NAMES = tuple(name for name, method in methods().items() if kernel_of(method))
 
@@ -37,11 +39,11 @@ def given(method: Method, count: int, values: Values) -> Parameters:
     return Parameters(of("merge"), tuple(inputs))
 
 
-def tensors(shape: tuple[int, ...], dtype: torch.dtype, count: int) -> tuple[Tensor, ...]:
+def tensors(shape: tuple[int, ...], dtypes: tuple[torch.dtype, ...], count: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(len(shape) + count)
     base = torch.randn(shape, generator=generator) * 0.02
     experts = [base + torch.randn(shape, generator=generator) * 0.002 for _ in range(count)]
-    return tuple(tensor.to(dtype) for tensor in (base, *experts))
+    return tuple(tensor.to(dtype) for tensor, dtype in zip((base, *experts), cycle(dtypes), strict=False))
 
 
 def merge_of(
@@ -59,7 +61,13 @@ def merge_of(
     return TensorMerge(method, context, params, origin, raw, identity, statistics or Statistics())
 
 
-def check(method: Method, values: Values, base: Tensor | None, inputs: tuple[Tensor, ...]) -> None:
+def check(
+    method: Method,
+    values: Values,
+    base: Tensor | None,
+    inputs: tuple[Tensor, ...],
+    dtype: torch.dtype = torch.float32,
+) -> None:
     context = TensorContext("layers.0.mlp.weight", 0.5, 2, 3, tuple(f"expert-{i}" for i in range(len(inputs))))
     params = given(method, len(inputs), values)
     floats = [tensor.float() for tensor in inputs]
@@ -67,12 +75,10 @@ def check(method: Method, values: Values, base: Tensor | None, inputs: tuple[Ten
     for stage in method.stages(params) if method.stages else ():
         context = replace(context, whole=(*context.whole, Whole(stage(context, origin, floats))))
     expected = method.apply(context, origin, floats, params)
-    merge = merge_of(method, context, params, base, inputs)
-    for dtype in {inputs[0].dtype, torch.float32}:
-        out = torch.empty(expected.shape, dtype=dtype)
-        assert merge.into(Raw.of(out))
-        unit = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}[dtype]
-        torch.testing.assert_close(out.float(), expected, rtol=unit, atol=1e-7)
+    out = torch.empty(expected.shape, dtype=dtype)
+    assert merge_of(method, context, params, base, inputs).into(Raw.of(out))
+    unit = {torch.float32: 1e-6, torch.bfloat16: 2**-7}[dtype]
+    torch.testing.assert_close(out.float(), expected, rtol=unit, atol=1e-7)
 
 
 def models(method: Method) -> int:
@@ -80,16 +86,18 @@ def models(method: Method) -> int:
     return max(least, min(3, most or 3))
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("dtypes", "out"), [(BFLOAT16, torch.bfloat16), (MIXED, torch.float32)])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_kernel_is_its_formula(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_is_its_formula(
+    name: str, dtypes: tuple[torch.dtype, ...], out: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(work, "UNIT", 1 << 12)  # several pieces
     method = get(name)
     for shape in SHAPES:
-        base, *inputs = tensors(shape, dtype, models(method))
-        check(method, {}, base if method.needs.base in ("required", "optional") else None, tuple(inputs))
+        base, *inputs = tensors(shape, dtypes, models(method))
+        check(method, {}, base if method.needs.base in ("required", "optional") else None, tuple(inputs), out)
         if method.needs.base == "optional":
-            check(method, {}, None, tuple(inputs))
+            check(method, {}, None, tuple(inputs), out)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,9 @@ def test_a_kernel_is_its_formula(name: str, dtype: torch.dtype, monkeypatch: pyt
         ("nuslerp", {"flatten": False, "row_wise": True}),
         ("nuslerp", {"flatten": False, "row_wise": False}),
         ("model_stock", {"filter_wise": True}),
+        *((name, {"rescale": "l1", "density": 0.6}) for name in ("della", "della_linear")),
+        ("pcb", {"scope": "tensor", "density": 0.4}),
+        ("pcb", {"density": 1.0}),
         ("sce", {"select_topk": 0.3}),
         ("sce", {"select_topk": 0.0}),
         *(("consensus", {"least_models": least}) for least in (0, 1)),
@@ -116,7 +127,7 @@ def test_a_kernel_is_its_formula(name: str, dtype: torch.dtype, monkeypatch: pyt
 def test_a_kernel_knows_every_choice(name: str, values: Values) -> None:
     method = get(name)
     for shape in SHAPES:
-        base, *inputs = tensors(shape, torch.bfloat16, models(method))
+        base, *inputs = tensors(shape, BFLOAT16, models(method))
         check(method, values, base, tuple(inputs))
 
 
@@ -130,9 +141,17 @@ def test_of_equal_entries_a_kernel_keeps_those_of_the_formula(name: str, density
     check(method, {"density": density, "gamma": 0.2, "select_topk": density}, base, inputs)
 
 
-@pytest.mark.parametrize("name", ["sce", "ram_plus", "magmax", "emr"])
+@pytest.mark.parametrize("columns", [90_000, 300])
+def test_equal_entries_have_the_ranks_of_the_formula(columns: int) -> None:
+    base = torch.zeros(90_000 // columns, columns, dtype=torch.bfloat16)
+    steps = torch.arange(90_000).view(base.shape) * 7919 % 5
+    inputs = tuple(((steps + shift) % 5 - 2).to(torch.bfloat16) for shift in range(3))
+    check(get("della"), {"density": 0.5, "epsilon": 0.3}, base, inputs)
+
+
+@pytest.mark.parametrize("name", ["sce", "ram_plus", "magmax", "emr", "pcb"])
 def test_equal_and_opposite_models_are_merged_as_the_formula_says(name: str) -> None:
-    base, expert, _ = tensors((33, 65), torch.float32, 2)
+    base, expert, _ = tensors((33, 65), BFLOAT16, 2)
     check(get(name), {}, base, (expert, expert))
     check(get(name), {}, base, (2 * base - expert, expert))
     check(get(name), {}, base, (expert,))
@@ -140,7 +159,7 @@ def test_equal_and_opposite_models_are_merged_as_the_formula_says(name: str) -> 
 
 def test_a_trim_of_the_whole_model_keeps_the_formulas_entries_of_each_tensor() -> None:
     method = get("ties")
-    parts = [tensors(shape, torch.bfloat16, 2) for shape in SHAPES]
+    parts = [tensors(shape, BFLOAT16, 2) for shape in SHAPES]
     params = given(method, 2, {"density": 0.3, "scope": "model"})
     assert method.stages is not None
     (stage,) = method.stages(params)
@@ -164,21 +183,23 @@ def test_a_trim_of_the_whole_model_keeps_the_formulas_entries_of_each_tensor() -
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 20])
-@pytest.mark.parametrize("name", ["linear", "ties", "dare_ties"])
+@pytest.mark.parametrize("name", ["linear", "ties", "dare_ties", "della", "sce", "pcb"])
 def test_any_number_of_models_is_merged(name: str, count: int) -> None:
     method = get(name)
-    base, *inputs = tensors((40, 50), torch.bfloat16, count)
-    values: Values = {"density": 1.0 if name == "ties" else 0.5, "merge_func": "sum"}
+    base, *inputs = tensors((40, 50), BFLOAT16, count)
+    values: Values = {"density": 1.0 if name == "ties" else 0.5, "merge_func": "sum", "epsilon": 0.05}
     check(method, values, base if method.needs.base == "required" else None, tuple(inputs))
 
 
-@pytest.mark.parametrize("name", ["ties", "dare_ties", "dare_linear", "karcher", "breadcrumbs"])
+@pytest.mark.parametrize(
+    "name", ["ties", "dare_ties", "dare_linear", "karcher", "breadcrumbs", "sce", "pcb", "della", "ram_plus"]
+)
 def test_the_number_of_threads_changes_no_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "UNIT", 1 << 12)
     method = get(name)
-    base, *inputs = tensors((300, 301), torch.bfloat16, 2)
+    base, *inputs = tensors((300, 301), BFLOAT16, 2)
     context = TensorContext("layers.0.weight", 0.5, 2, 3, ("a", "b"))
-    params = given(method, 2, {"rescale": "l1"})
+    params = given(method, 2, {"rescale": "l1", "scope": "tensor"})
     used = base if method.needs.base == "required" else None
     results: list[Tensor] = []
     for threads in (1, 3):

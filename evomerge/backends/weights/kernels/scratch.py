@@ -1,0 +1,52 @@
+"""Room for numbers that a study keeps and that may be more than memory should hold: in files that have no name.
+
+The system writes them to the disk when memory is short, and drops them when nobody uses them any more. Where no such
+file can be made, memory takes their place.
+"""
+
+import mmap
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGE = 1 << 20
+"""Bytes from which on an array is put into a file."""
+_FILE = 256 << 20
+
+
+class Scratch:
+    """Arrays one after the other in files of 256 MiB, or of the size of a larger array, in the temporary folder."""
+
+    def __init__(self) -> None:
+        self._file: mmap.mmap | None = None
+        self._used = 0
+
+    def room(self, count: int, dtype: str) -> "NDArray[Any]":
+        """Return an array of some numbers, whatever they are."""
+        kind = np.dtype(dtype)
+        size = -(-count * kind.itemsize // mmap.PAGESIZE) * mmap.PAGESIZE
+        if size < LARGE:
+            return np.empty(count, kind)
+        if self._file is None or self._used + size > len(self._file):
+            try:
+                self._file, self._used = _mapped(max(size, _FILE)), 0
+            except OSError:
+                return np.empty(count, kind)
+        self._used += size
+        return np.frombuffer(self._file, kind, count, self._used - size)
+
+
+def memory_of(array: "NDArray[Any]") -> int:
+    """Return the bytes of memory that an array takes, none in a file."""
+    return array.nbytes if array.flags.owndata else 0
+
+
+def _mapped(size: int) -> mmap.mmap:
+    with tempfile.TemporaryFile() as file:
+        os.posix_fallocate(file.fileno(), 0, size)  # a disk that is full is told now, not when a page is written
+        return mmap.mmap(file.fileno(), size)
