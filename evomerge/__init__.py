@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from evomerge.recipe.space import Gene, Space
     from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Per, Recipe, Source, recipe_id, to_plain
     from evomerge.recipe.values import ByGroup, Gradient
+    from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
+    from evomerge.strategies.merge.registry import method
     from evomerge.study.backends import make_backend
     from evomerge.study.fitness import Fitness, Interval
     from evomerge.study.job import Job, load_job, load_recipe
@@ -58,7 +60,10 @@ __all__ = [
     "LocalBackend",
     "Member",
     "Merge",
+    "Needs",
     "Outcome",
+    "Parameter",
+    "Parameters",
     "Per",
     "Prepared",
     "Recipe",
@@ -70,6 +75,7 @@ __all__ = [
     "StudyBroken",
     "StudyChanged",
     "StudyLocked",
+    "TensorContext",
     "Trial",
     "WeightStore",
     "__version__",
@@ -77,6 +83,7 @@ __all__ = [
     "load_job",
     "load_recipe",
     "make_backend",
+    "method",
     "prepare",
     "recipe_id",
     "search",
@@ -114,6 +121,8 @@ _ROOMS = {
         "to_plain",
     ),
     "recipe.values": ("ByGroup", "Gradient"),
+    "strategies.merge.protocol": ("Needs", "Parameter", "Parameters", "TensorContext"),
+    "strategies.merge.registry": ("method",),
     "study.backends": ("make_backend",),
     "study.fitness": ("Fitness", "Interval"),
     "study.job": ("Job", "load_job", "load_recipe"),

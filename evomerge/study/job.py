@@ -27,6 +27,7 @@ from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.baselines import has_holes
 from evomerge.study.limits import BudgetSettings
+from evomerge.study.own_methods import import_methods
 from evomerge.tasks.settings import SplitSizes, TaskSettings
 
 EndpointName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -152,10 +153,14 @@ def _of_mergekit(path: Path) -> Recipe:
 def _check_recipe(
     document: Document, recipe: Merge | Stack | Ensemble, endpoints: Mapping[str, EndpointSettings], prefix: KeyPath
 ) -> None:
-    """Raise ConfigError, naming the key, for a recipe that cannot be, and for endpoints that do not fit it."""
+    """Raise ConfigError, naming the key, for a recipe that cannot be, and for endpoints that do not fit it.
+
+    Methods that the recipe names as `my.module:function` are imported first.
+    """
     try:
         match recipe:
             case Merge() | Stack():
+                import_methods(recipe, Path(document.file).absolute().parent)
                 check(recipe)
                 asked: list[str] = []
             case Ensemble():

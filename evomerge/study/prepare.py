@@ -19,6 +19,7 @@ from evomerge.recipe.tree import Ensemble, Recipe, Source, WeightRecipe, as_weig
 from evomerge.strategies.merge.resolve import RecipeProblem, check
 from evomerge.study.baselines import Baseline, baselines
 from evomerge.study.job import Job
+from evomerge.study.own_methods import method_hashes
 from evomerge.tasks.settings import SPLITS, Split
 from evomerge.tasks.task import Task, load_task
 
@@ -154,7 +155,8 @@ def _identity(job: Job, template: Recipe, tasks: tuple[Task, ...]) -> dict[str, 
     """Return what makes a study this study: what may not change while it goes on."""
     settings = job.settings
     search = settings.search.model_dump(mode="json", exclude={"trials"})
-    return {
+    own = method_hashes(template)
+    return ({"methods": own} if own else {}) | {
         "recipe": recipe_id(template),
         "tasks": {task.name: task.fingerprint for task in tasks},
         "search": search,

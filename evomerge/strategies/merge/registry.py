@@ -79,6 +79,12 @@ def method(
     return declare
 
 
+def add(name: str, declared: Method) -> None:
+    """Make a method known under one more name, in place of what had it."""
+    _load()
+    _declared[name] = declared
+
+
 def methods() -> Mapping[str, Method]:
     """Return every method by its name, in alphabetical order. Warns (RuntimeWarning) about a plugin that is broken."""
     _load()

@@ -6,13 +6,9 @@ else.
 """
 
 import copy
-import hashlib
-import importlib
 import inspect
 import math
-import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -20,6 +16,7 @@ from pydantic import field_validator
 
 from evomerge.errors import ConfigError
 from evomerge.exchange import Answer
+from evomerge.recipe.code import code_hash, is_code_name, load
 from evomerge.recipe.settings import Settings
 from evomerge.tasks.scorers.protocol import Question, TextScorer, generated
 from evomerge.tasks.scorers.registry import scorer
@@ -39,8 +36,7 @@ class PythonOptions(Settings):
     @field_validator("function")
     @classmethod
     def _names_a_function(cls, name: str) -> str:
-        module, colon, function = name.partition(":")
-        if not (colon and function.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        if not is_code_name(name):
             raise ValueError(f"{name!r} names no function; write module and function as my.module:score")
         return name
 
@@ -54,8 +50,8 @@ class Python(TextScorer):
     def __init__(self, options: PythonOptions, root: Path) -> None:
         super().__init__(options, root)
         self.name = options.function
-        self.function = _load(options.function, root)
-        self.code = _code_hash(self.function)
+        self.function = _function(options.function, root)
+        self.code = code_hash(self.function)
 
     def score(self, question: Question, answer: Answer) -> float:
         """Return the function's value, the best one over the accepted answers.
@@ -83,43 +79,8 @@ class Python(TextScorer):
         return number
 
 
-def _load(name: str, root: Path) -> Callable[..., Any]:
-    module_name, _, function_name = name.partition(":")
-    with _importing_from(root, module_name):
-        try:
-            module = importlib.import_module(module_name)
-        except Exception as error:
-            # Importing runs a person's own code, which may raise anything.
-            raise ConfigError(
-                f"{name} cannot be imported from {root} ({type(error).__name__}: {error}); check the module's name"
-            ) from error
-    function = getattr(module, function_name, None)
+def _function(name: str, root: Path) -> Callable[..., Any]:
+    function = load(name, root)
     if not callable(function):
-        raise ConfigError(f"{name}: there is no function {function_name!r} in {module.__file__ or module_name}")
+        raise ConfigError(f"{name} is no function, but of type {type(function).__name__}; name a function")
     return function
-
-
-@contextmanager
-def _importing_from(root: Path, module_name: str) -> Generator[None]:
-    """Put the job's folder on the path, and forget modules of the same name that came from another job's folder."""
-    folder = root.resolve()
-    top = module_name.partition(".")[0]
-    if (folder / top).is_dir() or (folder / f"{top}.py").is_file():
-        for loaded in [key for key in sys.modules if key == top or key.startswith(f"{top}.")]:
-            file = getattr(sys.modules[loaded], "__file__", None)
-            if file is None or not Path(file).resolve().is_relative_to(folder):
-                del sys.modules[loaded]
-    importlib.invalidate_caches()
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
-
-
-def _code_hash(function: Callable[..., Any]) -> str:
-    """Return a hash of the file that the function stands in; empty where it has none (a compiled module)."""
-    try:
-        return hashlib.sha256(Path(inspect.getfile(function)).read_bytes()).hexdigest()[:16]
-    except (OSError, TypeError):
-        return ""

@@ -100,7 +100,7 @@ def test_an_async_function_is_refused(worth: Worth, write: Write) -> None:
         ("judge:score", "1 / 0", "judge:score cannot be imported from .*ZeroDivisionError"),
         ("judge:score", "def (", "judge:score cannot be imported from .*SyntaxError"),
         ("judge:score", "other = 1", "there is no function 'score' in .*judge.py"),
-        ("judge:score", "score = 1", "there is no function 'score' in .*judge.py"),
+        ("judge:score", "score = 1", "judge:score is no function, but of type int"),
     ],
 )
 def test_a_function_that_is_not_there_is_refused(
