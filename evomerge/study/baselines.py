@@ -5,7 +5,7 @@ Derived from the job's recipe alone. They are trials like any other, but no stra
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Literal
 
@@ -86,9 +86,10 @@ def _of_merge(template: Merge, is_adapter: Callable[[Source], bool]) -> list[Bas
     found += [Baseline(name, "single", recipe) for name, recipe in singles.items()]
     if len(fixed) == len(template.inputs) and len(fixed) > 1:
         inputs = tuple(Input(recipe) for recipe in fixed)
-        found.append(Baseline("uniform average", "merge", Merge("linear", inputs, base)))
+        average = Merge("linear", inputs, base, result=template.result)
+        found.append(Baseline("uniform average", "merge", average))
         if base is not None:
-            found.append(Baseline("ties (published defaults)", "merge", Merge("ties", inputs, base)))
+            found.append(Baseline("ties (published defaults)", "merge", replace(average, method="ties")))
     return found
 
 

@@ -62,7 +62,7 @@ class Engine:
         self._settings, self._store = settings, store
         self._device = _device(settings.device)
         self._threads = torch.get_num_threads()
-        self._folders: dict[tuple[Path, str | None], _Folder] = {}
+        self._folders: dict[tuple[Path, Path, str | None], _Folder] = {}
         self._resident: Resident | None = None
         self._held: _Held | None = None
 
@@ -123,10 +123,10 @@ class Engine:
 
     def _opened(self, artifact: Artifact) -> _Folder:
         config = artifact.config if isinstance(artifact, CheckpointArtifact) else None
-        key = (artifact.skeleton, None if config is None else json.dumps(config, sort_keys=True))
+        key = (artifact.skeleton, artifact.behaviour, None if config is None else json.dumps(config, sort_keys=True))
         if key not in self._folders:
-            architecture = Architecture(artifact.skeleton, config)
-            self._folders[key] = _Folder(architecture, Text(artifact.skeleton), architecture.parameters())
+            architecture = Architecture(artifact.skeleton, config, artifact.behaviour)
+            self._folders[key] = _Folder(architecture, Text(artifact.behaviour), architecture.parameters())
         return self._folders[key]
 
     def _dtype(self, architecture: Architecture) -> torch.dtype:

@@ -28,8 +28,11 @@ Tensors = Callable[[], Iterator[tuple[str, Tensor]]]
 class Architecture:
     """What a folder's configuration, or another in its place, says a model is, without its weights."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None) -> None:
-        """Read the configuration. Raises SourceError where transformers has no causal language model for it."""
+    def __init__(self, folder: Path, config: Mapping[str, Any] | None = None, behaviour: Path | None = None) -> None:
+        """Read the configuration, and the generation configuration of `behaviour`, another folder where there is one.
+
+        Raises SourceError where transformers has no causal language model for it.
+        """
         try:
             self.config = _configuration(folder, config)
         except (OSError, ValueError, KeyError) as error:
@@ -42,7 +45,7 @@ class Architecture:
         self.accepts = frozenset(signature(self.model_class.forward).parameters)
         if "past_key_values" not in self.accepts:
             raise SourceError(f"{folder}: models of the type {kind} have no key-value cache to generate with")
-        self.ends = _ends(folder, self.config)
+        self.ends = _ends(behaviour or folder, self.config)
 
     @property
     def identity(self) -> str:

@@ -24,6 +24,8 @@ def check(models: Models, recipe: WeightRecipe) -> None:
     for _, child in children(recipe):
         _check_inner(child)
     _check_forms(models, recipe)
+    if result_of(recipe).tokenizer is not None:
+        return
     folder = models.form(recipe).folder
     for model in _distinct(models, recipe):
         if model.folder != folder:

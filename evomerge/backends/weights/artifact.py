@@ -19,12 +19,19 @@ if TYPE_CHECKING:
 class CheckpointArtifact:
     """A whole model of `size` bytes of tensors.
 
-    Configuration and tokenizer are those of the folder `skeleton`; `config` is there where the configuration differs.
+    Configuration and tokenizer are those of the folder `skeleton`; `config` is there where the configuration differs,
+    `tokenizer` where another folder has the tokenizer and what belongs to it.
     """
 
     skeleton: Path
     size: int
     config: Mapping[str, Any] | None = None
+    tokenizer: Path | None = None
+
+    @property
+    def behaviour(self) -> Path:
+        """The folder of the tokenizer, the chat template and the generation configuration."""
+        return self.tokenizer or self.skeleton
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,11 @@ class AdapterArtifact:
     rank: int
     size: int
     loss: Loss | None = None
+
+    @property
+    def behaviour(self) -> Path:
+        """The folder of the tokenizer and the chat template."""
+        return self.skeleton
 
 
 Artifact = CheckpointArtifact | AdapterArtifact

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 HEAD = "lm_head.weight"
+_HEAD_BIAS = "lm_head.bias"
 _EMBEDDINGS = ("*embed_tokens.weight", "*wte.weight", "*embed_in.weight", "*word_embeddings.weight")
 
 
@@ -62,17 +63,36 @@ class Checkpoint:
             return self._files.stored[self._embedding]
         return self.stored.get(name)
 
+    @cached_property
+    def vocabulary_rows(self) -> int:
+        """How many rows the embedding has. Raises SourceError where names do not tell which tensor that is."""
+        if self._embedding is None:
+            raise SourceError(
+                f"{self.folder}: the names of its tensors do not tell which is the embedding, so its rows cannot be "
+                "fitted to another vocabulary"
+            )
+        return self._files.stored[self._embedding].shape[0]
+
+    @cached_property
+    def vocabulary_tensors(self) -> frozenset[str]:
+        """The tensors that have a row for every token: the embedding and the output head, with its bias."""
+        names = (self._embedding, HEAD, _HEAD_BIAS)
+        found = {name: self.find(name) for name in names if name is not None}
+        return frozenset(name for name, at in found.items() if at is not None and at.shape[0] == self.vocabulary_rows)
+
     def raw(self, name: str) -> Raw:
         """Return a tensor as it is stored: a view of the file."""
         return self._files.raw(self._real(name))
 
     def read(self, name: str) -> "Tensor":
         """Return a tensor as stored: a view of the file, not to be written to."""
-        return self._files.read(self._real(name))
+        return self.raw(name).tensor()
 
     def float32(self, name: str) -> "Tensor":
         """Return a float32 copy of a tensor."""
-        return self._files.float32(self._real(name))
+        import torch
+
+        return self.raw(name).tensor().to(torch.float32, copy=True)
 
     def check_tie(self) -> None:
         """Raise SourceError when the configuration ties the head to an embedding that it differs from."""

@@ -61,7 +61,8 @@ def export(
         raise ConfigError(f"{out} exists already; choose another folder, or remove it first")
     artifact = store.artifact(recipe)
     names = _OF_TOKENIZER if isinstance(artifact, AdapterArtifact) else (*_OF_MODEL, *_OF_TOKENIZER)
-    copied = [file for name in names if (file := artifact.skeleton / name).is_file()]
+    folders = {name: artifact.skeleton if name == "config.json" else artifact.behaviour for name in names}
+    copied = [file for name, folder in folders.items() if (file := folder / name).is_file()]
     needed = artifact.size + sum(file.stat().st_size for file in copied) + _MARGIN
     if (there := free(out)) < needed:
         raise ConfigError(

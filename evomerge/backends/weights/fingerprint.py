@@ -53,7 +53,7 @@ class FileHashes:
     """Hashes of files' contents, remembered between processes."""
 
     def __init__(self, store: Path | None = None) -> None:
-        self._store = store or _cache_folder() / "file-hashes.json"
+        self._store = store or cache_folder() / "file-hashes.json"
 
     def of(self, files: Iterable[Path]) -> list[str]:
         """Return the hash of each file, reading only those that are new or changed.
@@ -93,7 +93,8 @@ class FileHashes:
                 beside.unlink()
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """Return where evomerge keeps what it can make again."""
     chosen = os.environ.get("XDG_CACHE_HOME")
     return (Path(chosen) if chosen else Path.home() / ".cache") / "evomerge"
 

@@ -24,6 +24,9 @@ _ROUTERS = ("*.gate.weight", "*.router.weight", "*.shared_expert_gate.weight")
 class Models:
     """Opened folders, by source, and what was found out about their tensors."""
 
+    tokenizer: Path | None = None
+    """The folder whose tokenizer the recipe's result has, where that is chosen."""
+
     def __init__(self) -> None:
         self._open: dict[tuple[str, str | None], Opened] = {}
         self.statistics = Statistics()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.stacking import Form, Stacked
+from evomerge.backends.weights.token_map import Remapped
 from evomerge.recipe.tree import WeightRecipe, result_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,6 @@ def changed_config(form: Form, recipe: WeightRecipe) -> Mapping[str, Any] | None
     """Return the configuration of a recipe's checkpoint, None where it is the one of the form's folder as it stands."""
     chosen = result_of(recipe).dtype
     if chosen not in _STORED:
-        return form.config if isinstance(form, Stacked) else None
+        return form.config if isinstance(form, Stacked | Remapped) else None
     key = "torch_dtype" if "torch_dtype" in form.config and "dtype" not in form.config else "dtype"
     return {**form.config, key: chosen}

@@ -17,6 +17,7 @@ from evomerge.backends.weights.compute import factors_of, stored_of, write_tenso
 from evomerge.backends.weights.extraction import lost
 from evomerge.backends.weights.files import base_of
 from evomerge.backends.weights.fingerprint import fingerprint
+from evomerge.backends.weights.fitted import FittedModels, fitted
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.loss import Loss
 from evomerge.backends.weights.models import Models, module_of, natural, weight_of
@@ -37,6 +38,7 @@ class WeightStore:
 
     def __init__(self) -> None:
         self._models = Models()
+        self._fitted: dict[tuple[Source | str, ...], FittedModels] = {}
         self._written: dict[tuple[str, str | None], Source] = {}
 
     def resolve(self, recipe: WeightRecipe, root: Path) -> WeightRecipe:
@@ -70,7 +72,7 @@ class WeightStore:
 
     def check(self, recipe: WeightRecipe) -> None:
         """Compare all that headers and configurations tell; holes may be open. Raises SourceError or ConfigError."""
-        agreement.check(self._models, recipe)
+        agreement.check(self._of(recipe), recipe)
 
     def check_values(self, recipe: WeightRecipe) -> None:
         """Read every tensor of every source. Raises SourceError for the first that holds a NaN or an infinity."""
@@ -81,26 +83,27 @@ class WeightStore:
 
         Tied weights count once. The same for every filling of a recipe's holes.
         """
-        return self._models.layout(recipe)
+        return self._of(recipe).layout(recipe)
 
     def artifact(self, recipe: WeightRecipe) -> Artifact:
         """Return what a recipe without holes becomes. Nothing is computed.
 
         Raises CandidateError for parameters that no result can be computed from.
         """
-        skeleton = self._models.form(recipe)
-        base = self._models.adapter_base(recipe)
+        skeleton = self._of(recipe).form(recipe)
+        base = self._of(recipe).adapter_base(recipe)
         plan = self._plan(recipe)
         if base is None or not isinstance(plan, MergePlan) or not plan.low_rank or result_of(recipe).dtype:
             size = sum(tensor.size for tensor in self.outline(recipe).values())
-            return CheckpointArtifact(skeleton.folder, size, changed_config(skeleton, recipe))
+            tokenizer = self._of(recipe).tokenizer
+            return CheckpointArtifact(skeleton.folder, size, changed_config(skeleton, recipe), tokenizer)
         ranks = {module: max(plan.rank(module), 1) for module in self._modules(recipe)}
         size = sum(4 * rank * sum(skeleton.stored[weight_of(module)].shape) for module, rank in ranks.items())
         return AdapterArtifact(base, skeleton.folder, max(ranks.values()), size)
 
     def outline(self, recipe: WeightRecipe) -> Mapping[str, Stored]:
         """Return dtype and shape of what `tensors` will yield, in its order."""
-        stored = self._models.form(recipe).stored
+        stored = self._of(recipe).form(recipe).stored
         return {name: written(stored[name], recipe) for name in sorted(stored, key=natural)}
 
     def tensors(self, recipe: WeightRecipe) -> "Iterator[tuple[str, Tensor]]":
@@ -139,7 +142,7 @@ class WeightStore:
         plan = self._plan(recipe)
         if not isinstance(plan, MergePlan) or not plan.low_rank or result_of(recipe).dtype:
             raise ConfigError("this recipe becomes a checkpoint, and has no low-rank factors")
-        skeleton = self._models.form(recipe)
+        skeleton = self._of(recipe).form(recipe)
         factors: dict[str, LowRank] = {}
         for module in self._modules(recipe):
             found = factors_of(plan, module)
@@ -164,7 +167,7 @@ class WeightStore:
             return None
         if plan.low_rank and all(max(plan.rank(name), 1) == low.a.shape[0] for name, low in factors.items()):
             return None
-        return lost(plan, self._models.layout(whole).tensors, factors, recipe.refactor)
+        return lost(plan, self._of(recipe).layout(whole).tensors, factors, recipe.refactor)
 
     def memory(self, recipe: WeightRecipe) -> int:
         """Return the bytes that computing the recipe takes at its peak, estimated from its largest tensor.
@@ -177,16 +180,27 @@ class WeightStore:
         copied = max(tensor.elements for tensor in outline.values())
         return 2 * 4 * max(_held(recipe) * merged, copied)
 
+    def _of(self, recipe: WeightRecipe) -> Models:
+        """Return the models that a recipe is made of, fitted to the tokenizer that it chooses."""
+        chosen = result_of(recipe).tokenizer
+        if chosen is None:
+            return self._models
+        key = (chosen, *dict.fromkeys(sources(recipe)))
+        if key not in self._fitted:
+            self._fitted[key] = fitted(self._models, recipe)
+        return self._fitted[key]
+
     def _resolved(self, source: Source, root: Path) -> Source:
         found, model = self._models.located(source, root)
         self._written.setdefault((found.model, found.revision), source)
         return replace(found, fingerprint=fingerprint(model))
 
     def _plan(self, recipe: WeightRecipe) -> Plan:
-        return planned(self._models, recipe, self._models.layout(recipe))
+        models = self._of(recipe)
+        return planned(models, recipe, models.layout(recipe))
 
     def _modules(self, recipe: WeightRecipe) -> list[str]:
-        return [module_of(name) for name in sorted(self._models.changed(recipe) or (), key=natural)]
+        return [module_of(name) for name in sorted(self._of(recipe).changed(recipe) or (), key=natural)]
 
 
 def _held(recipe: WeightRecipe) -> int:

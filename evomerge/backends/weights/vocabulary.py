@@ -3,6 +3,7 @@
 What is compared is the vocabulary with its added tokens, read from the tokenizer's own files; nothing is tokenized.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -53,6 +54,30 @@ def check_same(first: Path, second: Path) -> None:
         f"{second} has another tokenizer than {first}: the token {token!r} has number {_said(theirs, token)} there and "
         f"{_said(ours, token)} here; merge only models that share a tokenizer"
     )
+
+
+def check_spelling(first: Path, second: Path) -> None:
+    """Raise SourceError where two folders' tokenizers spell the same text differently, so that tokens of one string
+    stand for different texts.
+    """
+    ours, theirs = _spelling(first), _spelling(second)
+    if ours and theirs and not ours & theirs:
+        raise SourceError(
+            f"{second / 'tokenizer.json'} spells its tokens in another way ({', '.join(sorted(theirs))}) than "
+            f"{first / 'tokenizer.json'} ({', '.join(sorted(ours))}), so they cannot be matched; merge only models "
+            "whose tokenizers are of one kind"
+        )
+
+
+def _spelling(folder: Path) -> set[str]:
+    """Return which of the ways to write spaces and bytes in tokens a tokenizer names."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return set()
+    content = read_json(file)
+    told = json.dumps([content.get(part) for part in ("normalizer", "pre_tokenizer", "decoder")], ensure_ascii=False)
+    spelled = {kind for kind in ("ByteLevel", "WordPiece") if f'"{kind}"' in told}
+    return spelled | ({"Metaspace"} if '"Metaspace"' in told or "\u2581" in told else set())
 
 
 def _said(found: Vocabulary, token: str) -> str:
