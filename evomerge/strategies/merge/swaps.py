@@ -1,6 +1,6 @@
 """Taking over from one model what is near the base, or what matters most: two methods for a base and one model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
@@ -63,28 +63,48 @@ def arcee_fusion(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Te
     origin = required(base)
     if not origin.numel():
         return origin.clone()
-    importance = _importance(origin, inputs[0])
-    return torch.where(importance >= _threshold(importance), inputs[0], origin)
+    found = importance(origin, inputs[0], divergences(origin, inputs[0]))
+    return torch.where(found >= threshold(found), inputs[0], origin)
 
 
-def _importance(origin: "Tensor", other: "Tensor") -> "Tensor":
-    """Return the importance of every entry, of the tensors' shape and dtype."""
+def divergences(origin: "Tensor", other: "Tensor") -> "Tensor":
+    """Return the divergence of every row, in float64."""
     import torch
 
-    columns = origin.shape[-1] if origin.dim() else 1
-    rows = [tensor.reshape(-1, columns) for tensor in (origin, other)]
-    result = torch.empty_like(rows[0])
-    step = max(_PIECE // columns, 1)
-    for start in range(0, len(result), step):
-        old, new = (tensor[start : start + step].double() for tensor in rows)
+    result = torch.empty(origin.numel() // _columns(origin), dtype=torch.float64, device=origin.device)
+    for span, old, new in _rows(origin, other):
         p, q = (torch.softmax(tensor, dim=1).add_(_EPSILON) for tensor in (new, old))
-        divergence = (p * (p / q).log_()).sum(dim=1, keepdim=True)
-        result[start : start + step] = (new - old).abs_() * divergence
+        result[span] = (p * (p / q).log_()).sum(dim=1)
+    return result
+
+
+def importance(origin: "Tensor", other: "Tensor", divergence: "Tensor") -> "Tensor":
+    """Return the importance of every entry, of the tensors' shape and dtype, given the divergence of every row."""
+    import torch
+
+    result = torch.empty_like(origin).view(-1, _columns(origin))
+    for span, old, new in _rows(origin, other):
+        result[span] = (new - old).abs_() * divergence[span, None]
     return result.reshape(origin.shape)
 
 
-def _threshold(importance: "Tensor") -> float:
+def threshold(importance: "Tensor") -> float:
+    """Return the importance from which on entries are taken over."""
     flat = importance.flatten()
     last = flat.numel() - 1
     first, median, third = (float(flat.kthvalue(last * quarter // 4 + 1).values) for quarter in (1, 2, 3))
     return median + 1.5 * (third - first)
+
+
+def _columns(tensor: "Tensor") -> int:
+    return tensor.shape[-1] if tensor.dim() else 1
+
+
+def _rows(origin: "Tensor", other: "Tensor") -> "Iterator[tuple[slice, Tensor, Tensor]]":
+    """Yield some rows of both tensors at a time, in float64."""
+    columns = _columns(origin)
+    step = max(_PIECE // columns, 1)
+    for start in range(0, origin.numel() // columns, step):
+        span = slice(start, start + step)
+        old, new = (tensor.reshape(-1, columns)[span].double() for tensor in (origin, other))
+        yield span, old, new

@@ -6,13 +6,24 @@ own; this is the table.
 
 from collections.abc import Callable, Mapping
 
-from evomerge.backends.weights.kernels import balance, dropped, entries, histograms, ranks, sums, trims, variance
+from evomerge.backends.weights.kernels import (
+    balance,
+    dropped,
+    entries,
+    histograms,
+    importance,
+    ranks,
+    sums,
+    trims,
+    variance,
+)
 from evomerge.backends.weights.kernels.work import Kernel, Sources
 from evomerge.strategies.merge import pcb
 from evomerge.strategies.merge.protocol import Method, Stage, Summary
 from evomerge.strategies.merge.whole import OfInputs, delta_magnitudes
 
 _NAMED: Mapping[str, Kernel] = {
+    "arcee_fusion": importance.arcee_fusion,
     "breadcrumbs": trims.breadcrumbs,
     "breadcrumbs_ties": trims.breadcrumbs_ties,
     "dare_linear": dropped.dare_linear,

@@ -75,7 +75,7 @@ class Variances:
         band = self.histogram.band(0, kept_count(self.differing, share))
         bounds = Bounds(band, lambda bin_, places: self.histogram.cut(variance, arrays, bin_, places))
         if band.low >= BINS:
-            return bounds, np.zeros(self.energies.shape[2])
+            return bounds, np.zeros(len(arrays) - 1)
         column, cut = 1 + band.low - self.histogram.lowest, bounds.cuts[0]
         segment = cut // _SEGMENT
         begin = segment * _SEGMENT
