@@ -117,7 +117,7 @@ def _scalar(written: Any, parameter: Parameter, document: Document, path: KeyPat
     flag = isinstance(parameter.default, bool)
     if flag and not isinstance(written, bool) and written in (0, 1):
         written = bool(written)
-    if flag != isinstance(written, bool):
+    if flag != isinstance(written, bool) or isinstance(written, str):
         raise document.error(path, f"must be {'true or false' if flag else 'a number'}, and is {written!r}")
     if not parameter.words:
         return written
