@@ -18,8 +18,8 @@ from tests.oracle.families import Family
 
 Named = Mapping[str, Any]
 Deltas = Sequence[torch.Tensor]
-Split = Callable[[Deltas, Sequence[Named]], torch.Tensor]
-"""From the task vectors and the parameters of each model to a mask of what a tie decides."""
+Split = Callable[[torch.Tensor, Deltas, Sequence[Named]], torch.Tensor]
+"""From the base, the task vectors and the parameters of each model to a mask of what a tie decides."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ def cut(magnitude: torch.Tensor, kept: int) -> torch.Tensor:
     return rounded == ordered[kept]
 
 
-def trimmed(deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
+def trimmed(base: torch.Tensor, deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
     """Where the trim of TIES could keep one or another of several equal entries."""
-    found = torch.zeros_like(deltas[0], dtype=torch.bool)
+    found = torch.zeros_like(base, dtype=torch.bool)
     for delta, own in zip(deltas, models, strict=True):
         found |= cut(delta.abs(), max(int(own["density"] * delta.numel()), 1))
     return found
 
 
-def without_tails(deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
+def without_tails(base: torch.Tensor, deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
     """The same for Breadcrumbs, which cuts at two places."""
-    found = torch.zeros_like(deltas[0], dtype=torch.bool)
+    found = torch.zeros_like(base, dtype=torch.bool)
     for delta, own in zip(deltas, models, strict=True):
         size = delta.numel()
         kept, top = int(own["density"] * size), int(own["gamma"] * size)
@@ -86,12 +86,22 @@ def without_tails(deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
 def varied(share: float) -> Split:
     """Where the selection of SCE could keep one or another of several entries of equal variance."""
 
-    def found(deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
-        del models
+    def found(base: torch.Tensor, deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
         variance = torch.stack(list(deltas)).double().var(0, unbiased=False)
         return cut(variance, max(int(int(variance.count_nonzero()) * share), 1))
 
     return found
+
+
+def just_important(base: torch.Tensor, deltas: Deltas, models: Sequence[Named]) -> torch.Tensor:
+    """Where the importance of Arcee Fusion is the threshold itself, but for rounding."""
+    old, change = base.double(), deltas[0].double()
+    p, q = (tensor.softmax(-1) + 1e-8 for tensor in (old + change, old))
+    importance = change.abs() * (p * (p / q).log()).sum(-1, keepdim=True)
+    ordered = importance.flatten().sort().values
+    first, median, third = (ordered[(len(ordered) - 1) * quarter // 4] for quarter in (1, 2, 3))
+    threshold = median + 1.5 * (third - first)
+    return (importance - threshold).abs() <= 1e-9 * threshold
 
 
 def weights(*values: float) -> tuple[Named, ...]:
@@ -187,7 +197,7 @@ CASES = (
         their_method="ramplus_tl",
     ),
     Case("nearswap", "nearswap", ({},), {"t": 0.013}),
-    Case("arcee fusion", "arcee_fusion", ({},), dtype="float64"),
+    Case("arcee fusion", "arcee_fusion", ({},), dtype="float64", split=just_important),
     Case("dare linear, all kept", "dare_linear", weighed((0.4, 1.0), (0.7, 1.0)), {"rescale": "l1"}, {"rescale": True}),
     Case("dare ties, all kept", "dare_ties", weighed((0.4, 1.0), (0.7, 1.0)), {"rescale": "l1"}, {"rescale": True}),
 )

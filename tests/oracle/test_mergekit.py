@@ -190,7 +190,7 @@ def check_same(case: Case, tensors: Iterator[Compared]) -> None:
     for tensor in tensors:
         wrong = off(tensor.ours, tensor.theirs, tensor.base)
         if case.split is not None:
-            doubtful = case.split(tensor.deltas, case.models)
+            doubtful = case.split(tensor.base, tensor.deltas, case.models)
             split += int(doubtful.sum())
             wrong &= ~doubtful
         elements += wrong.numel()
