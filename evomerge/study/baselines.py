@@ -22,6 +22,8 @@ from evomerge.recipe.tree import (
     Stack,
     WeightRecipe,
     children,
+    is_part,
+    sources,
 )
 from evomerge.recipe.values import Params, is_open
 
@@ -45,7 +47,7 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
         case Merge():
             return _of_merge(template, is_adapter)
         case Stack():
-            return _of_stack(template)
+            return _of_stack(template, is_adapter)
         case Ensemble():
             return _of_ensemble(template)
         case Source() | Endpoint():
@@ -62,10 +64,10 @@ def _of_ensemble(template: Ensemble) -> list[Baseline]:
     return found
 
 
-def _of_stack(template: Stack) -> list[Baseline]:
-    """Return each whole model that a slice is taken from."""
+def _of_stack(template: Stack, is_adapter: Callable[[Source], bool]) -> list[Baseline]:
+    """Return each whole model that layers are taken from."""
     found: dict[str, WeightRecipe] = {}
-    for recipe in dict.fromkeys(child for _, child in children(template) if isinstance(child, Source)):
+    for recipe in dict.fromkeys(source for source in sources(template) if not is_adapter(source)):
         name = _name(recipe, len(found))
         found[name if name not in found else f"{name} ({len(found) + 1})"] = recipe
     return [Baseline(name, "single", recipe) for name, recipe in found.items()]
@@ -74,7 +76,7 @@ def _of_stack(template: Stack) -> list[Baseline]:
 def _of_merge(template: Merge, is_adapter: Callable[[Source], bool]) -> list[Baseline]:
     base = template.base if template.base is not None and not has_holes(template.base) else None
     fixed = [item.recipe for item in template.inputs if not has_holes(item.recipe)]
-    found = [Baseline("base", "base", base)] if base is not None else []
+    found = [Baseline("base", "base", _whole(base))] if base is not None else []
     singles: dict[str, WeightRecipe] = {}
     for index, (recipe, below) in enumerate(_models(template)):
         name = _name(recipe, index)
@@ -104,8 +106,13 @@ def _models(merge: Merge) -> list[tuple[WeightRecipe, WeightRecipe | None]]:
         if isinstance(item.recipe, Merge) and has_holes(item.recipe):
             found += [model for model in _models(item.recipe) if model not in found]
         else:
-            found.append((item.recipe, base))
+            found.append((_whole(item.recipe), base))
     return found
+
+
+def _whole(recipe: WeightRecipe) -> WeightRecipe:
+    """Return the model that a recipe takes some layers of, and others as they are."""
+    return recipe.slices[0].recipe if isinstance(recipe, Stack) and is_part(recipe) else recipe
 
 
 def has_holes(recipe: Recipe) -> bool:
