@@ -29,6 +29,7 @@ Limits = tuple[np.float32, np.float32, np.float32, np.float32]
 """Between what magnitudes a model's are cut, the difference of both (1 where there is none), the number of models."""
 
 _UNIT = 1 << 22
+_BLOCK = 1 << 12
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _INFINITE = np.float32(np.inf)
@@ -127,12 +128,16 @@ def _count(
 ) -> tuple[np.float32, np.float32]:
     """Count values by their keys, and return the smallest and the largest."""
     lowest, highest = _INFINITE, -_INFINITE
-    for k in range(arrays[0].size):
-        found = value(arrays, k, told)
-        lowest, highest = min(lowest, found), max(highest, found)
-        bits = bits_of(found)
-        key = np.int64(((bits & np.uint32(0x7FFFFFFF)) + _HALF) >> _BITS)
-        counts[KEYS + (-key if bits >> np.uint32(31) else key)] += np.uint32(1)
+    found = np.empty(_BLOCK, np.float32)  # what is computed apart from counting is computed many at a time
+    for begin in range(0, arrays[0].size, _BLOCK):
+        size = min(_BLOCK, arrays[0].size - begin)
+        for k in range(size):
+            found[k] = value(arrays, begin + k, told)
+        for k in range(size):
+            lowest, highest = min(lowest, found[k]), max(highest, found[k])
+            bits = bits_of(found[k])
+            key = np.int64(((bits & np.uint32(0x7FFFFFFF)) + _HALF) >> _BITS)
+            counts[KEYS + (-key if bits >> np.uint32(31) else key)] += np.uint32(1)
     return lowest, highest
 
 

@@ -75,18 +75,22 @@ def _ranks(work: Work, index: int) -> "NDArray[Any]":
 def _rank(base: "Elements", model: "Elements", columns: int, ranks: "NDArray[Any]") -> None:
     """Write the ranks of some rows; of equal magnitudes that of lowest index counts as the largest."""
     found = np.empty(columns, np.uint16)
-    places = np.zeros(BINS + 1, np.uint32)  # how many entries of a row are smaller, by bin
+    places = np.zeros(BINS + 2, np.uint32)  # how many entries of a row are smaller, by bin; zeros before the lowest
     for row in range(base.size // columns):
         start = row * columns
         low, high = np.uint32(BINS), np.uint32(0)
         for column in range(columns):
             own = bin_of(load(model, start + column) - load(base, start + column))
             found[column] = own
-            low, high = min(low, own), max(high, own)
-        places[low : high + 2] = 0
+            low, high = min(low, own if own > np.uint32(0) else np.uint32(BINS)), max(high, own)
+        before = np.uint16(low - np.uint32(1))
+        for column in range(columns):
+            found[column] = found[column] - before if found[column] > np.uint16(0) else np.uint16(0)
+        width = high - low + np.uint32(2) if high > np.uint32(0) else np.uint32(1)
+        places[: width + 1] = 0
         for column in range(columns):
             places[found[column] + 1] += np.uint32(1)
-        for bin_ in range(low, high):
+        for bin_ in range(1, width):
             places[bin_ + 1] += places[bin_]
         for column in range(columns - 1, -1, -1):
             ranks[start + column] = places[found[column]]

@@ -131,7 +131,7 @@ def test_a_kernel_knows_every_choice(name: str, values: Values) -> None:
         check(method, values, base, tuple(inputs))
 
 
-@pytest.mark.parametrize("density", [0.1, 0.35, 0.5, 0.9])
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", ["ties", "breadcrumbs", "sce"])
 def test_of_equal_entries_a_kernel_keeps_those_of_the_formula(name: str, density: float) -> None:
     method = get(name)
@@ -182,7 +182,7 @@ def test_a_trim_of_the_whole_model_keeps_the_formulas_entries_of_each_tensor() -
         before = own if before is None else before + own
 
 
-@pytest.mark.parametrize("count", [1, 2, 8, 20])
+@pytest.mark.parametrize("count", [1, 2, 20])
 @pytest.mark.parametrize("name", ["linear", "ties", "dare_ties", "della", "sce", "pcb"])
 def test_any_number_of_models_is_merged(name: str, count: int) -> None:
     method = get(name)
