@@ -41,12 +41,21 @@ for _option in _LLVM:
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a function when it is first called with arguments of new types. It runs without Python's lock."""
+    return _compiled(function, _OPTIONS)
+
+
+def compiled_in_any_order(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `compiled`; sums may be added up in the order that is fastest, which is the same in every run."""
+    return _compiled(function, _OPTIONS | {"fastmath": {"nsz", "reassoc"}})
+
+
+def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
     folder = _cache_folder()
     settings, njit = cast(Any, config), cast(Any, numba.njit)
     before = settings.CACHE_DIR
     settings.CACHE_DIR = before if folder is None else str(folder)
     try:
-        return cast("Callable[P, R]", njit(cache=folder is not None, **_OPTIONS)(function))
+        return cast("Callable[P, R]", njit(cache=folder is not None, **options)(function))
     finally:
         settings.CACHE_DIR = before
 

@@ -6,9 +6,9 @@ import numpy as np
 
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import delta, load, store
+from evomerge.backends.weights.kernels.products import products
 from evomerge.backends.weights.kernels.tuples import each, each_with, times, total
 from evomerge.backends.weights.kernels.work import UNIT, Work, floats
-from evomerge.strategies.merge.mixtures import products, vectors
 from evomerge.strategies.merge.protocol import Along, Mixture
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _products(work: Work, mixed: Mixture, along: Along) -> "NDArray[np.float64]"
     return work.sources.keep(
         f"products of {mixed.of} by {along}",
         range(len(work.inputs)),
-        lambda: products(vectors(mixed, *work.sources.tensors()), along),
+        lambda: products(work, mixed, along),
         lambda found: found.nbytes,
     )
 
