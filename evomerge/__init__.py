@@ -25,8 +25,22 @@ if TYPE_CHECKING:
     from evomerge.recipe.groups import Layout
     from evomerge.recipe.holes import Hole
     from evomerge.recipe.space import Gene, Space
-    from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Per, Recipe, Source, recipe_id, to_plain
-    from evomerge.recipe.values import ByGroup, Gradient
+    from evomerge.recipe.tree import (
+        Endpoint,
+        Ensemble,
+        Input,
+        Member,
+        Merge,
+        Per,
+        Recipe,
+        Result,
+        Slice,
+        Source,
+        Stack,
+        recipe_id,
+        to_plain,
+    )
+    from evomerge.recipe.values import ByGroup, ByPattern, Gradient
     from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
     from evomerge.strategies.merge.registry import method
     from evomerge.study.backends import make_backend
@@ -42,6 +56,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BackendError",
     "ByGroup",
+    "ByPattern",
     "CandidateError",
     "ConfigError",
     "Endpoint",
@@ -67,9 +82,12 @@ __all__ = [
     "Per",
     "Prepared",
     "Recipe",
+    "Result",
+    "Slice",
     "Source",
     "SourceError",
     "Space",
+    "Stack",
     "Stopped",
     "Study",
     "StudyBroken",
@@ -116,11 +134,14 @@ _ROOMS = {
         "Merge",
         "Per",
         "Recipe",
+        "Result",
+        "Slice",
         "Source",
+        "Stack",
         "recipe_id",
         "to_plain",
     ),
-    "recipe.values": ("ByGroup", "Gradient"),
+    "recipe.values": ("ByGroup", "ByPattern", "Gradient"),
     "strategies.merge.protocol": ("Needs", "Parameter", "Parameters", "TensorContext"),
     "strategies.merge.registry": ("method",),
     "study.backends": ("make_backend",),

@@ -16,7 +16,6 @@ from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.values import (
     ByGroup,
-    Gradient,  # noqa: F401  # pyright: ignore[reportUnusedImport]  # still imported from here
     Params,
     Value,
     is_open,

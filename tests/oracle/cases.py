@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from evomerge.recipe.tree import Params
+from evomerge.recipe.values import Params
 from tests.oracle.families import Family
 
 Named = Mapping[str, Any]
