@@ -91,6 +91,7 @@ def factors_of(plan: Plan, module: str) -> LowRank | None:
 
 def write_tensor(plan: Plan, name: str, out: Raw) -> bool:
     """Compute a tensor of a plan into `out`, rounded once, and return whether it is finite. Raises as `tensor_of`."""
+    plan, name = _placed(plan, name)
     if isinstance(plan, MergePlan) and not plan.low_rank and plan.touches(name):
         return _merge_into(plan, name, out)
     result = out.tensor()
@@ -131,7 +132,18 @@ def _merge(plan: MergePlan, context: TensorContext) -> TensorMerge:
 
 def _readable(plan: Plan, name: str, under: "Tensor | None") -> Raw:
     """Return a tensor for a merge to read: as it is stored where it is in a file, else in float32."""
+    plan, name = _placed(plan, name)
     return plan.raw(name) if isinstance(plan, Checkpoint) else Raw.of(tensor_of(plan, name, under))
+
+
+def _placed(plan: Plan, name: str) -> tuple[Plan, str]:
+    """Return the plan that a tensor of a stack comes from unchanged, and its name there; else what is given."""
+    while isinstance(plan, StackPlan):
+        child, place = plan.place(name)
+        if place.scale != 1:
+            break
+        plan, name = child, place.name
+    return plan, name
 
 
 def _with_change(base: "Tensor | None", change: LowRank | None) -> "Tensor":
