@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 LIMIT = 4 << 30
-"""Bytes that are kept. The histograms of a task vector take about 6 % of its size in bfloat16."""
+"""Bytes of memory that are kept. The histograms of a task vector take about 6 % of its size in bfloat16."""
 
 
 class Statistics:

@@ -31,7 +31,7 @@ class Wholes:
         for number, stage in enumerate(stages):
             earlier = stages[:number]
             key = (f"{stage.__module__}.{getattr(stage, '__qualname__', stage)}", self.tensors, self.identity)
-            total = self.statistics.get("whole", key, partial(self._total, stage, earlier), lambda _: 0)
+            total = self.statistics.get("whole", key, partial(self._total, stage, earlier), _bytes)
             running = self.statistics.get("running", key, _Running, lambda _: 0)
             summary = partial(self._summary, stage, earlier)
             found = (*found, Whole(total, partial(running.before, name, self.tensors, summary)))
@@ -46,6 +46,10 @@ class Wholes:
 
     def _summary(self, stage: Stage, earlier: Sequence[Stage], name: str) -> Summary:
         return self.summarise(stage, replace(self.context(name), whole=self.of(name, earlier)))
+
+
+def _bytes(summary: Summary) -> int:
+    return int(getattr(summary, "nbytes", 0))
 
 
 class _Running:

@@ -55,6 +55,11 @@ class Magnitudes:
         """How many entries were counted."""
         return int(self.counts.sum())
 
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes, with the sums that bands follow from."""
+        return 2 * self.counts.nbytes
+
     def band(self, first: int, last: int) -> Band:
         """Return the entries from the `first` (counted from 0) up to, and without, the `last` in falling magnitude."""
         if last <= first:

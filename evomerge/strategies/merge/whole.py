@@ -26,6 +26,11 @@ class OfInputs(Generic[One]):
     def __add__(self, other: "OfInputs[One]") -> "OfInputs[One]":
         return OfInputs(tuple(own + others for own, others in zip(self.each, other.each, strict=True)))
 
+    @property
+    def nbytes(self) -> int:
+        """The memory it takes, as far as the summaries tell."""
+        return sum(int(getattr(one, "nbytes", 0)) for one in self.each)
+
 
 def delta_magnitudes(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]") -> OfInputs[Magnitudes]:  # noqa: ARG001  # the contract's arguments
     """Return the `Magnitudes` of every input's difference to the base."""

@@ -1,5 +1,6 @@
 """What does not depend on parameters is found out once a study, whatever candidates come."""
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 import torch
 
 from evomerge.backends.weights import models
+from evomerge.backends.weights.kernels import scratch
+from evomerge.backends.weights.kernels.scratch import LARGE, cost_of
 from evomerge.backends.weights.statistics import Statistics
 from evomerge.backends.weights.store import WeightStore
 from evomerge.recipe.holes import Scalar
@@ -95,6 +98,16 @@ def test_statistics_do_not_depend_on_the_order_of_models(
     assert name == "pcb" or statistics.computed == before
 
 
+def test_ranks_of_models_that_never_come_again_are_forgotten() -> None:
+    """An input that is a merge with genes of its own is another model in every candidate."""
+    statistics = Statistics(limit=1 << 20)
+    arrays = [
+        weakref.ref(statistics.get("ranks", seed, lambda: statistics.scratch.room(1 << 21, "uint16"), cost_of))
+        for seed in range(20)
+    ]
+    assert sum(array() is not None for array in arrays) == 4
+
+
 def test_what_was_not_asked_for_the_longest_is_forgotten_first() -> None:
     statistics = Statistics(limit=20)
     for key in ("a", "b", "a", "c", "a", "b"):
@@ -103,23 +116,19 @@ def test_what_was_not_asked_for_the_longest_is_forgotten_first() -> None:
 
 
 def test_large_arrays_are_kept_in_files_and_small_ones_in_memory() -> None:
-    from evomerge.backends.weights.kernels.scratch import LARGE, memory_of
-
     room = Statistics().scratch.room
     small, first, second = room(LARGE // 4, "uint16"), room(LARGE, "uint16"), room(LARGE, "uint32")
-    assert memory_of(small) == small.nbytes
-    assert memory_of(first) == memory_of(second) == 0
+    assert cost_of(small) == small.nbytes
+    assert [16 * cost_of(array) for array in (first, second)] == [first.nbytes, second.nbytes]
     first[:], second[:] = 7, 8
     assert set(first) == {7}
     assert set(second) == {8}
 
 
 def test_a_full_disk_leaves_arrays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from evomerge.backends.weights.kernels import scratch
-
     def full(_size: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scratch, "_mapped", full)
     array = scratch.Scratch().room(scratch.LARGE, "uint16")
-    assert scratch.memory_of(array) == array.nbytes
+    assert scratch.cost_of(array) == array.nbytes

@@ -12,7 +12,7 @@ import numpy as np
 from evomerge.backends.weights.kernels.dropped import combined, l1_factor
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import bin_of, load
-from evomerge.backends.weights.kernels.scratch import memory_of
+from evomerge.backends.weights.kernels.scratch import cost_of
 from evomerge.backends.weights.kernels.threads import spans
 from evomerge.backends.weights.kernels.votes import Combine, merge_func, summed
 from evomerge.backends.weights.kernels.work import UNIT, Work
@@ -68,7 +68,7 @@ def _ranks(work: Work, index: int) -> "NDArray[Any]":
         )
         return ranks
 
-    return work.sources.keep("ranks", (index,), make, memory_of)
+    return work.sources.keep("ranks", (index,), make, cost_of)
 
 
 @compiled
