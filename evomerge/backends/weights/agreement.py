@@ -92,6 +92,13 @@ def _check_roles(models: Models, merge: Merge) -> None:
     if isinstance(merge.base, Source):
         models.checkpoint(merge.base)
     for item in merge.inputs:
+        if isinstance(merge.base, Stack) and isinstance(item.recipe, Source):
+            model = models.open(item.recipe)
+            if isinstance(model, Adapter):
+                raise SourceError(
+                    f"{model.folder} is an adapter for the layers of a whole model, and the base is a stack of layers; "
+                    "write the adapter with its model as a merge of its own, and take the layers of that"
+                )
         if merge.base is None and isinstance(item.recipe, Source):
             model = models.open(item.recipe)
             if isinstance(model, Adapter):

@@ -231,6 +231,10 @@ def test_a_float_type_makes_a_checkpoint_of_a_merge_of_adapters(store: WeightSto
         (Stack((Slice(FOUR), Slice(Source("heads")))), r"heads/config.json: num_attention_heads is 4, and in .* is 2"),
         (Stack((Slice(Source("lora")),)), "is an adapter, and the recipe names no model"),
         (
+            Merge("task_arithmetic", (Input(Source("lora")),), Stack((Slice(FOUR, (0, 3)),))),
+            "lora is an adapter for the layers of a whole model, and the base is a stack",
+        ),
+        (
             Stack((Slice(Merge("linear", (Input(FOUR),), result=Result("float16"))),)),
             "dtype: it is written within a recipe",
         ),
