@@ -38,9 +38,9 @@ if TYPE_CHECKING:
         Source,
         Stack,
         recipe_id,
-        to_plain,
     )
     from evomerge.recipe.values import ByGroup, ByPattern, Gradient
+    from evomerge.recipe.writing import to_plain
     from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
     from evomerge.strategies.merge.registry import method
     from evomerge.study.backends import make_backend
@@ -139,9 +139,9 @@ _ROOMS = {
         "Source",
         "Stack",
         "recipe_id",
-        "to_plain",
     ),
     "recipe.values": ("ByGroup", "ByPattern", "Gradient"),
+    "recipe.writing": ("to_plain",),
     "strategies.merge.protocol": ("Needs", "Parameter", "Parameters", "TensorContext"),
     "strategies.merge.registry": ("method",),
     "study.backends": ("make_backend",),

@@ -20,7 +20,6 @@ from evomerge.recipe.values import (
     Value,
     is_open,
     params_to_canonical,
-    params_to_plain,
     value_to_plain,
 )
 
@@ -63,6 +62,14 @@ class Per:
     def trivial(self) -> bool:
         """True when all tensors are one group."""
         return not (self.groups or self.layers or self.tensor)
+
+    def to_plain(self) -> Any:
+        """Return the groups as they are written in a job."""
+        if self.tensor:
+            return "tensor"
+        if self.layers is None:
+            return list(self.groups)
+        return {"layers": self.layers} | ({"groups": list(self.groups)} if self.groups else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,69 +227,6 @@ def recipe_id(recipe: Recipe) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def to_plain(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as the maps, lists and scalars that `recipe:` takes in a job, ready to be written as YAML."""
-    match recipe:
-        case Source():
-            plain: dict[str, Any] = {"model": recipe.model}
-            if recipe.revision is not None:
-                plain["revision"] = recipe.revision
-            return plain
-        case Merge():
-            return _merge_to_plain(recipe)
-        case Stack():
-            return _stack_to_plain(recipe)
-        case Endpoint():
-            return {"endpoint": recipe.name}
-        case Ensemble():
-            members = [to_plain(item.recipe) | params_to_plain(item.params) for item in recipe.members]
-            return {"combine": value_to_plain(recipe.combiner), "members": members} | params_to_plain(recipe.params)
-
-
-def _merge_to_plain(merge: Merge) -> dict[str, Any]:
-    plain: dict[str, Any] = {"method": value_to_plain(merge.method)}
-    if merge.base is not None:
-        plain["base"] = _model_to_plain(merge.base)
-    plain["models"] = [_input_to_plain(item) for item in merge.inputs]
-    plain |= params_to_plain(merge.params)
-    if not merge.per.trivial:
-        plain["per"] = _per_to_plain(merge.per)
-    if merge.groups:
-        plain["groups"] = {name: list(patterns) for name, patterns in merge.groups.items()}
-    if merge.seed:
-        plain["seed"] = merge.seed
-    if merge.refactor is not None:
-        plain["refactor"] = {"rank": merge.refactor}
-    return plain | _result_to_plain(merge.result)
-
-
-def _input_to_plain(item: Input) -> dict[str, Any]:
-    written = _model_to_plain(item.recipe)
-    part = {"model": written} if not is_part(item.recipe) or isinstance(written, str) else written
-    return part | params_to_plain(item.params)
-
-
-def _stack_to_plain(stack: Stack) -> dict[str, Any]:
-    """Return a stack as written; layers of one model, and nothing else, are that model with its layers."""
-    if is_part(stack):
-        return _slice_to_plain(stack.slices[0])
-    plain: dict[str, Any] = {"stack": [_slice_to_plain(item) for item in stack.slices]}
-    if stack.base is not None:
-        plain["base"] = _model_to_plain(stack.base)
-    if stack.head != "base":
-        plain["head"] = stack.head
-    return plain | _result_to_plain(stack.result)
-
-
-def _slice_to_plain(item: Slice) -> dict[str, Any]:
-    plain: dict[str, Any] = {"model": _model_to_plain(item.recipe)}
-    if item.layers is not None:
-        plain["layers"] = list(item.layers)
-    if item.scale != 1:
-        plain["scale"] = value_to_plain(item.scale)
-    return plain
-
-
 def is_part(recipe: "WeightRecipe") -> bool:
     """Return whether a recipe is layers of a model and nothing else."""
     if not isinstance(recipe, Stack) or len(recipe.slices) != 1:
@@ -290,31 +234,6 @@ def is_part(recipe: "WeightRecipe") -> bool:
     only = recipe.slices[0]
     plain = Stack((Slice(only.recipe, only.layers),))
     return only.layers is not None and recipe == plain
-
-
-def _result_to_plain(result: Result) -> dict[str, Any]:
-    plain: dict[str, Any] = {} if result.dtype is None else {"dtype": result.dtype}
-    match result.tokenizer:
-        case None:
-            return plain
-        case Source(model=model, revision=revision):
-            return plain | {"tokenizer": {"source": model} | ({} if revision is None else {"revision": revision})}
-        case word:
-            return plain | {"tokenizer": {"source": word}}
-
-
-def _model_to_plain(recipe: Recipe) -> str | dict[str, Any]:
-    if isinstance(recipe, Source) and recipe.revision is None:
-        return recipe.model
-    return to_plain(recipe)
-
-
-def _per_to_plain(per: Per) -> Any:
-    if per.tensor:
-        return "tensor"
-    if per.layers is None:
-        return list(per.groups)
-    return {"layers": per.layers} | ({"groups": list(per.groups)} if per.groups else {})
 
 
 def _canonical(node: Recipe) -> Any:
@@ -339,7 +258,7 @@ def _canonical(node: Recipe) -> Any:
                 "refactor": node.refactor,
             }
             if _uses_groups(node):
-                plain["per"] = _per_to_plain(node.per)
+                plain["per"] = node.per.to_plain()
                 plain["groups"] = [[name, list(patterns)] for name, patterns in node.groups.items()]
             return plain | _canonical_result(node.result)
         case Stack():

@@ -9,18 +9,8 @@ from evomerge.recipe.holes import Hole
 from evomerge.recipe.reading import parse_yaml
 from evomerge.recipe.space import Space
 from evomerge.recipe.spec import EnsembleSettings, MergeSettings, recipe_settings
-from evomerge.recipe.tree import (
-    Endpoint,
-    Ensemble,
-    Input,
-    Member,
-    Merge,
-    Source,
-    as_weights,
-    recipe_id,
-    sources,
-    to_plain,
-)
+from evomerge.recipe.tree import Endpoint, Ensemble, Input, Member, Merge, Source, as_weights, recipe_id, sources
+from evomerge.recipe.writing import to_plain
 
 FAST, SMART = Endpoint("fast", "f1"), Endpoint("smart", "f2")
 WEIGHT = Hole(low=-1, high=1)

@@ -22,10 +22,10 @@ from evomerge.recipe.tree import (
     WeightRecipe,
     recipe_id,
     sources,
-    to_plain,
     with_sources,
 )
 from evomerge.recipe.values import ByPattern, Gradient
+from evomerge.recipe.writing import to_plain
 
 A, B, C = Source("a"), Source("b"), Source("c", "main")
 PART = Stack((Slice(B, (2, 6)),))

@@ -10,19 +10,9 @@ import yaml
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.reading import parse_yaml
 from evomerge.recipe.spec import MergeSettings
-from evomerge.recipe.tree import (
-    Input,
-    Merge,
-    Per,
-    Recipe,
-    Source,
-    WeightRecipe,
-    recipe_id,
-    sources,
-    to_plain,
-    with_sources,
-)
+from evomerge.recipe.tree import Input, Merge, Per, Recipe, Source, WeightRecipe, recipe_id, sources, with_sources
 from evomerge.recipe.values import ByGroup, Gradient, Value
+from evomerge.recipe.writing import to_plain
 
 A, B = Source("a", fingerprint="aa"), Source("b", fingerprint="bb")
 RECIPES: list[WeightRecipe] = [

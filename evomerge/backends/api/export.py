@@ -15,7 +15,8 @@ import yaml
 
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.errors import ConfigError
-from evomerge.recipe.tree import Ensemble, to_plain
+from evomerge.recipe.tree import Ensemble
+from evomerge.recipe.writing import to_plain
 
 RECIPE = "recipe.yaml"
 _BYTES = 1 << 16

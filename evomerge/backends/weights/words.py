@@ -15,7 +15,8 @@ from evomerge.backends.weights.card import model_card
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.mergekit import NotExpressible, to_mergekit
 from evomerge.backends.weights.store import WeightStore
-from evomerge.recipe.tree import WeightRecipe, sources, to_plain
+from evomerge.recipe.tree import WeightRecipe, sources
+from evomerge.recipe.writing import to_plain
 
 
 def write_words(
