@@ -110,8 +110,7 @@ def _merged(plan: MergePlan, name: str) -> "Tensor":
 def _merge_into(plan: MergePlan, name: str, out: Raw) -> bool:
     context = plan.context(name)
     if stages := plan.stages(name):
-        tensors = tuple(tensor for tensor in plan.grouping.layout.tensors if plan.stages(tensor))
-        wholes = Wholes(tensors, plan.identity, plan.context, partial(_summary, plan), plan.statistics)
+        wholes = Wholes(plan.staged, plan.identity, plan.context, partial(_summary, plan), plan.statistics)
         context = replace(context, whole=wholes.of(name, stages))
     return _merge(plan, context).into(out)
 

@@ -63,6 +63,11 @@ class MergePlan:
         """Return what has to be known of the whole model before a tensor can be merged."""
         return () if self.method.stages is None else self.method.stages(self.parameters(name))
 
+    @cached_property
+    def staged(self) -> tuple[str, ...]:
+        """The tensors of which `stages` has any, in natural order."""
+        return tuple(name for name in self.grouping.layout.tensors if self.stages(name))
+
     def coefficients(self, name: str) -> Coefficients | None:
         """Return the weights of a tensor's sum, or None for a method that is no weighted sum."""
         return (

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from evomerge.backends.weights.kernels.numbers import Elements
 
-_SEGMENT = 1 << 18
+_SEGMENT = 1 << 17
 _ZERO = np.float32(0)
 _LEAST_MASS = np.float32(LEAST_MASS)
 
