@@ -21,7 +21,7 @@ def test_a_disk_too_full_is_noticed_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     for words in (["run", "job.yaml"], ["check", "job.yaml"]):
         sentence = refused(*words)
-        assert sentence.startswith("studies/job: the merged model needs 67.2 MB and this disk has 1.0 kB free; ")
+        assert sentence.startswith("studies/job: the result needs 67.2 MB and this disk has 1.0 kB free; ")
     for words in (["merge", "recipe.yaml", "out"], ["export", "study", "out"]):
         sentence = refused(*words)
         assert sentence.startswith(f"{place}/out: the export needs ")
