@@ -94,6 +94,8 @@ def write_tensor(plan: Plan, name: str, out: Raw) -> bool:
     plan, name = _placed(plan, name)
     if isinstance(plan, MergePlan) and not plan.low_rank and plan.touches(name):
         return _merge_into(plan, name, out)
+    if isinstance(plan, Checkpoint) and (there := plan.raw(name)).dtype == out.dtype:
+        return _copied(there, out)
     result = out.tensor()
     result.copy_(tensor_of(plan, name))
     return all_finite(result)
@@ -133,6 +135,14 @@ def _readable(plan: Plan, name: str, under: "Tensor | None") -> Raw:
     """Return a tensor for a merge to read: as it is stored where it is in a file, else in float32."""
     plan, name = _placed(plan, name)
     return plan.raw(name) if isinstance(plan, Checkpoint) else Raw.of(tensor_of(plan, name, under))
+
+
+def _copied(there: Raw, out: Raw) -> bool:
+    from evomerge.backends.weights.kernels.finite import all_finite
+    from evomerge.backends.weights.kernels.threads import Threads
+
+    out.elements[:] = there.elements
+    return all_finite(out.elements, Threads(1))
 
 
 def _placed(plan: Plan, name: str) -> tuple[Plan, str]:
