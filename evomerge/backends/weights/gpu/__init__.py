@@ -1,4 +1,4 @@
-"""Merge methods as Triton kernels, for tensors that live on one device: each input is read once, the output written once.
+"""Merge methods as Triton kernels for tensors on one device: each input is read once, the output written once.
 
 A kernel computes what its method's formula says, in float32, element by element, as the kernels for processors beside
 this folder do; the formula stays the definition, and serves the methods without a kernel. `merging` is the way in;

@@ -1,4 +1,4 @@
-"""Many tensors in one launch: their addresses and parameters in tables, and the table of the pieces that they are cut in.
+"""Many tensors in one launch: tables of their addresses and parameters, and of the pieces that they are cut in.
 
 The price of a launch, and of waiting for its result, is paid a few times for a model and not for each of its tensors.
 """
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_STEPS = 8  # blocks that a program works on, one after the other
-_WARPS = 8
+_STEPS = 16  # blocks that a program works on, one after the other
+_WARPS = 4
 _SEARCHED = 4096  # elements that are looked through together
 
 
@@ -48,8 +48,12 @@ class Variant:
 
     @property
     def block(self) -> int:
-        """Elements that a program works on at a time: eight a thread, less of many models."""
-        return 32 * _WARPS * (8 if self.models <= 8 else 4 if self.models <= 16 else 2)
+        """Elements that a program works on at a time.
+
+        Eight a thread are read at once as 16-bit numbers; where a thread has to hold all models' entries, less of many.
+        """
+        summed = self.how in {"models", "differences"}
+        return 32 * _WARPS * (8 if summed or self.models <= 4 else 4 if self.models <= 12 else 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ import triton.language as tl
 
 from evomerge.backends.weights.gpu.jit import compiled
 
+# the types of Triton's language are not Python's
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
+
 _NAN = tl.constexpr(tl.PropagateNan.ALL)
 
 
 @compiled
-def combine(values: Any, weights: Any, told: Any, more: Any, N: tl.constexpr, RULE: tl.constexpr) -> Any:
+def combine(values: "Any", weights: "Any", told: "Any", more: "Any", N: tl.constexpr, RULE: tl.constexpr) -> "Any":
     """Return one entry for those of N models, given their weights, a number, and another number for each model."""
     if RULE == "sum":
         found = _total(values, N)
@@ -32,7 +35,7 @@ def combine(values: Any, weights: Any, told: Any, more: Any, N: tl.constexpr, RU
 
 
 @compiled
-def _total(values: Any, N: tl.constexpr) -> Any:
+def _total(values: "Any", N: tl.constexpr) -> "Any":
     found = values[0]
     for i in tl.static_range(1, N):
         found = found + values[i]
@@ -40,7 +43,7 @@ def _total(values: Any, N: tl.constexpr) -> Any:
 
 
 @compiled
-def _voted(values: Any, weights: Any, N: tl.constexpr, RULE: tl.constexpr) -> Any:
+def _voted(values: "Any", weights: "Any", N: tl.constexpr, RULE: tl.constexpr) -> "Any":
     """Return what the values of the elected sign have in common: their sum, mean by weight, or the largest."""
     sign = tl.where(_total(values, N) >= 0, 1.0, -1.0)
     own = tl.maximum(values[0] * sign, 0.0, propagate_nan=_NAN)
@@ -48,10 +51,7 @@ def _voted(values: Any, weights: Any, N: tl.constexpr, RULE: tl.constexpr) -> An
     mass = tl.where(own > 0, tl.abs(weights[0]), 0.0)
     for i in tl.static_range(1, N):
         own = tl.maximum(values[i] * sign, 0.0, propagate_nan=_NAN)
-        if RULE == "agreeing max":
-            found = tl.maximum(found, own, propagate_nan=_NAN)
-        else:
-            found = found + own
+        found = tl.maximum(found, own, propagate_nan=_NAN) if RULE == "agreeing max" else found + own
         mass = mass + tl.where(own > 0, tl.abs(weights[i]), 0.0)
     if RULE == "agreeing mean":
         found = tl.div_rn(found, tl.where(mass > 0, mass, 1.0))
@@ -59,14 +59,14 @@ def _voted(values: Any, weights: Any, N: tl.constexpr, RULE: tl.constexpr) -> An
 
 
 @compiled
-def _clipped(value: Any, most: Any) -> Any:
+def _clipped(value: "Any", most: "Any") -> "Any":
     """Return the nearest value of a magnitude of at most `most`."""
     value = tl.where(value > most, most, value)
     return tl.where(value < -most, -most, value)
 
 
 @compiled
-def _farthest(values: Any, N: tl.constexpr) -> Any:
+def _farthest(values: "Any", N: tl.constexpr) -> "Any":
     """Return the value of largest magnitude, of two opposite ones the positive."""
     highest = values[0]
     lowest = values[0]
@@ -77,7 +77,7 @@ def _farthest(values: Any, N: tl.constexpr) -> Any:
 
 
 @compiled
-def _shared(values: Any, least: Any, thresholds: Any, N: tl.constexpr) -> Any:
+def _shared(values: "Any", least: "Any", thresholds: "Any", N: tl.constexpr) -> "Any":
     """Return the sum where it matters to at least `least` models, in terms of their thresholds; else zero."""
     together = _total(values, N)
     votes = tl.zeros_like(together)
@@ -88,7 +88,7 @@ def _shared(values: Any, least: Any, thresholds: Any, N: tl.constexpr) -> Any:
 
 
 @compiled
-def _mean_of_changes(values: Any, epsilon: Any, N: tl.constexpr) -> Any:
+def _mean_of_changes(values: "Any", epsilon: "Any", N: tl.constexpr) -> "Any":
     """Return the mean of the values of a magnitude above epsilon."""
     changes = tl.zeros_like(values[0])
     found = tl.zeros_like(values[0])

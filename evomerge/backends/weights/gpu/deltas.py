@@ -13,15 +13,18 @@ from evomerge.backends.weights.gpu.jit import compiled
 from evomerge.backends.weights.gpu.masks import randoms
 from evomerge.backends.weights.gpu.numbers import load, store
 
+# the types of Triton's language are not Python's
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
+
 
 @compiled
 def merge_deltas(
-    words: Any,
-    numbers: Any,
-    pieces: Any,
-    bounds: Any,
-    cuts: Any,
-    bad: Any,
+    words: "Any",
+    numbers: "Any",
+    pieces: "Any",
+    bounds: "Any",
+    cuts: "Any",
+    bad: "Any",
     WORDS: tl.constexpr,
     N: tl.constexpr,
     KINDS: tl.constexpr,
@@ -65,13 +68,17 @@ def merge_deltas(
             value = load(models[i], start, offsets, there, KINDS[2 + i], ALIGNED) - origin
             if HOW == "drop":
                 kept = randoms(tl.load(row + 3 + N + i), start, BLOCK) <= tl.load(row + 3 + 2 * N + i)
-                value = value * tl.where(kept, more[i], 0.0) * weights[i]
-            elif HOW == "low" or HOW == "band":  # noqa: PLR1714  # the language has no `in`
-                kept = _inside(value, bounds, cuts, job * N + i, start, offsets, HOW)
-                value = value * tl.where(kept, weights[i], 0.0)
-            else:
+                value = value * tl.where(kept, more[i], 0.0)
+            if HOW == "all" or HOW == "drop":  # noqa: PLR1714  # the language has no `in`
                 value = value * weights[i]
             values = values + (value,)  # noqa: RUF005
+        if HOW == "low" or HOW == "band":  # noqa: PLR1714
+            ends: tl.constexpr = 1 if HOW == "low" else 2
+            mine = job * (N * ends)
+            if _is_cut(cuts + mine, start, N * ends, BLOCK):
+                values = _trimmed(values, weights, bounds + 2 * mine, cuts + mine, start + offsets, N, ends)
+            else:
+                values = _trimmed(values, weights, bounds + 2 * mine, cuts + mine, start, N, ends)
         result = origin + scale * combine(values, weights, told, more, N, RULE)
         wrong = wrong + store(out, start, offsets, there, result, KINDS[0], ALIGNED)
     count = tl.sum(wrong)
@@ -80,19 +87,34 @@ def merge_deltas(
 
 
 @compiled
-def _inside(value: Any, bounds: Any, cuts: Any, model: Any, start: Any, offsets: Any, HOW: tl.constexpr) -> Any:
-    """Return whether magnitudes are at or above the low bound and below the high one; bounds change at the cuts."""
-    size = tl.abs(value)
-    if HOW == "low":
-        kept = size >= _bound(bounds, cuts, model, start, offsets)
-    else:
-        low = _bound(bounds, cuts, 2 * model, start, offsets)
-        high = _bound(bounds, cuts, 2 * model + 1, start, offsets)
-        kept = (size >= low) & (size < high)
-    return kept
+def _is_cut(cuts: "Any", start: "Any", COUNT: tl.constexpr, BLOCK: tl.constexpr) -> "Any":
+    """Return whether any bound changes inside a block, which few do."""
+    found = False
+    for end in tl.static_range(COUNT):
+        cut = tl.load(cuts + end)
+        found = found | ((cut > start) & (cut < start + BLOCK))
+    return found
 
 
 @compiled
-def _bound(bounds: Any, cuts: Any, end: Any, start: Any, offsets: Any) -> Any:
-    before = tl.load(cuts + end) - start
-    return tl.where(offsets < before, tl.load(bounds + 2 * end), tl.load(bounds + 2 * end + 1))
+def _trimmed(
+    values: "Any", weights: "Any", bounds: "Any", cuts: "Any", index: "Any", N: tl.constexpr, ENDS: tl.constexpr
+) -> "Any":
+    """Return weighted values, zero outside their bands: below the low bound, or from the high one on.
+
+    `index` is that of each value, or one that has the same bounds as all of them.
+    """
+    found = ()
+    for i in tl.static_range(N):
+        size = tl.abs(values[i])
+        kept = size >= _bound(bounds, cuts, i * ENDS, index)
+        if ENDS == 2:
+            kept = kept & (size < _bound(bounds, cuts, i * ENDS + 1, index))
+        found = found + (values[i] * tl.where(kept, weights[i], 0.0),)  # noqa: RUF005
+    return found
+
+
+@compiled
+def _bound(bounds: "Any", cuts: "Any", end: "Any", index: "Any") -> "Any":
+    """Return the bound at one index, or at each of several."""
+    return tl.where(index < tl.load(cuts + end), tl.load(bounds + 2 * end), tl.load(bounds + 2 * end + 1))

@@ -12,6 +12,9 @@ import triton.language as tl
 from evomerge.backends.weights.gpu.jit import compiled
 from evomerge.backends.weights.gpu.numbers import bin_of, edge, load
 
+# the types of Triton's language are not Python's
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
+
 BY_RANK = -2
 """Stands for the bin of an end that is told as a number of entries, counted from the largest."""
 
@@ -25,7 +28,7 @@ _BINS = tl.constexpr(1 << 15)
 
 
 @compiled
-def find_ends(ends: Any, bounds: Any, cuts: Any, CHUNK: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def find_ends(ends: "Any", bounds: "Any", cuts: "Any", CHUNK: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """Write for each end the bounds before and from its cut on, (ends, 2), and the flat index of the cut, (ends,)."""
     end = tl.program_id(0)
     row = ends + end * _WORDS
@@ -58,7 +61,7 @@ def find_ends(ends: Any, bounds: Any, cuts: Any, CHUNK: tl.constexpr, BLOCK: tl.
 
 
 @compiled
-def _last_below(numbers: Any, count: Any, stride: Any, limit: Any) -> Any:
+def _last_below(numbers: "Any", count: "Any", stride: "Any", limit: "Any") -> "Any":
     """Return the last index whose number is below a limit, of `count` numbers that never fall, the first below it."""
     low = tl.zeros((), tl.int64)
     high = count
@@ -71,7 +74,7 @@ def _last_below(numbers: Any, count: Any, stride: Any, limit: Any) -> Any:
 
 
 @compiled
-def _place(row: Any, start: Any, size: Any, bin_: Any, left: Any, BLOCK: tl.constexpr) -> Any:
+def _place(row: "Any", start: "Any", size: "Any", bin_: "Any", left: "Any", BLOCK: tl.constexpr) -> "Any":
     """Return the index after the element of a bin that is the `left`-th of its kind from `start` on."""
     offsets = tl.arange(0, BLOCK)
     cut = size
@@ -88,7 +91,7 @@ def _place(row: Any, start: Any, size: Any, bin_: Any, left: Any, BLOCK: tl.cons
 
 
 @compiled
-def _any(address: Any, kind: Any, start: Any, offsets: Any, there: Any) -> Any:
+def _any(address: "Any", kind: "Any", start: "Any", offsets: "Any", there: "Any") -> "Any":
     """Return elements of a dtype that is known at launch alone."""
     if kind == 0:
         number = load(address, start, offsets, there, 0, False)

@@ -42,13 +42,13 @@ class DeviceHistogram:
 
         def found(start: int) -> "Tensor":
             span = slice(start, start + _SLAB * CHUNK)
-            return bins(new[span].float() - old[span].float())
+            return bins(new[span].float() - old[span].float()).bitwise_and_(BINS - 1)  # what is no number has a sign
 
         counts = torch.zeros(BINS, dtype=torch.int64, device=new.device)
         for start in slabs:
             counts += torch.bincount(found(start), minlength=BINS)
-        there = counts[1:].nonzero().flatten().add_(1).tolist()
-        lowest, highest = (there[0], there[-1]) if there else (1, 0)
+        there = counts[1:].nonzero().flatten().add_(1)
+        lowest, highest = (int(there[0]), int(there[-1])) if there.numel() else (1, 0)
         columns, chunks = highest - lowest + 2, -(-new.numel() // CHUNK)
         passed = torch.zeros((chunks + 1, columns), dtype=torch.int32, device=new.device)
         for start in slabs:

@@ -8,7 +8,7 @@ import triton
 if TYPE_CHECKING:
     import torch
 
-INTERPRETED = bool(triton.knobs.runtime.interpret)
+INTERPRETED = bool(cast("Any", triton).knobs.runtime.interpret)
 """Whether kernels are interpreted, on tensors in this process's memory."""
 
 

@@ -11,12 +11,15 @@ from evomerge.backends.weights.gpu.jit import compiled
 from evomerge.backends.weights.gpu.masks import randoms
 from evomerge.backends.weights.gpu.numbers import load
 
+# the types of Triton's language are not Python's
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
+
 
 @compiled
 def add_masses(
-    words: Any,
-    pieces: Any,
-    masses: Any,
+    words: "Any",
+    pieces: "Any",
+    masses: "Any",
     WORDS: tl.constexpr,
     N: tl.constexpr,
     KINDS: tl.constexpr,
@@ -51,7 +54,7 @@ def add_masses(
 
 
 @compiled
-def set_factors(masses: Any, firsts: Any, numbers: Any, N: tl.constexpr, BLOCK: tl.constexpr) -> None:
+def set_factors(masses: "Any", firsts: "Any", numbers: "Any", N: tl.constexpr, BLOCK: tl.constexpr) -> None:
     """Write into `numbers` (see `deltas.merge_deltas`) each model's sum over that of what is kept; 1 where none is.
 
     The pieces of a tensor are those from firsts[tensor] up to, and without, firsts[tensor + 1].

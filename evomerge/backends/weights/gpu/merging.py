@@ -17,7 +17,7 @@ from evomerge.strategies.merge.whole import OfInputs, delta_magnitudes
 if TYPE_CHECKING:
     from torch import Tensor
 
-_ELEMENTS = 1 << 28  # that are launched at once: many beside the price of a launch, few beside those of a model
+_ELEMENTS = 1 << 27  # that are launched at once: many beside the price of a launch, few beside those of a model
 
 
 def merge_on_device(merges: Iterable[DeviceMerge], statistics: Statistics) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, cast
 
 from evomerge.backends.weights.gpu.batches import Job
 from evomerge.backends.weights.gpu.ends import BY_RANK
+from evomerge.backends.weights.gpu.histograms import DeviceHistogram
 from evomerge.backends.weights.gpu.work import DeviceWork, kind
 from evomerge.strategies.merge.averages import shares
 from evomerge.strategies.merge.magnitudes import BINS, Magnitudes
@@ -24,6 +25,7 @@ Ends = Callable[[int], list[tuple[int, int]]]
 _NO_LOW_END = -1, 0
 _NO_HIGH_END = BINS, 0
 _NOTHING = BINS, 0
+_NOT_COUNTED = 0, 0, 0, 1, 0, 0  # instead of what is told of a histogram
 
 
 def job_of(work: DeviceWork) -> Job | None:
@@ -187,16 +189,18 @@ def _end_in_model(work: DeviceWork, density: float, index: int) -> tuple[int, in
 
 def _banded(work: DeviceWork, how: str, rule: str, weights: Sequence[float], ends: Ends) -> Job:
     order, origin = ballot(work.ctx, weights), work.origin()
+    address, of_base = origin.data_ptr(), kind(origin)
     rows: list[tuple[int, ...]] = []
-    histograms: list[object] = []
+    histograms: list[DeviceHistogram] = []
     for index in order:
         model = work.inputs[index]
-        where = origin.data_ptr(), model.data_ptr(), kind(origin), kind(model)
+        where = address, model.data_ptr(), of_base, kind(model)
         for bin_, number in ends(index):
-            asked = bin_ == BY_RANK or (0 <= bin_ < BINS and number > 0)
-            histogram = work.histogram(index) if asked else None
-            histograms.append(histogram)
-            rows.append((*((0, 0, 0, 1, 0, 0) if histogram is None else histogram.words), *where, bin_, number))
+            counted = _NOT_COUNTED
+            if bin_ == BY_RANK or (0 <= bin_ < BINS and number > 0):
+                histograms.append(work.histogram(index))
+                counted = histograms[-1].words
+            rows.append((*counted, *where, bin_, number))
     numbers = [work.params.number("scale"), 0.0, *(weights[index] for index in order), *(0.0 for _ in order)]
     models = [work.inputs[index] for index in order]
     return work.job(how, rule, models, numbers, ends=rows, kept=tuple(histograms))

@@ -4,6 +4,7 @@ bfloat16 is read and rounded as integers, which is the same on every device and 
 launch is an address, since one launch serves many tensors.
 """
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import triton.language as tl
@@ -12,6 +13,9 @@ from evomerge.backends.weights.gpu.jit import compiled
 
 if TYPE_CHECKING:
     import torch
+
+# the types of Triton's language are not Python's
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
 
 _BF16 = tl.constexpr(0)
 _FP16 = tl.constexpr(1)
@@ -27,6 +31,7 @@ ALIGNMENT = 16
 """Bytes: tensors that all start at a multiple of this are read and written in larger words."""
 
 
+@cache
 def kind_of(dtype: "torch.dtype") -> int | None:
     """Return how kernels are told a dtype; None for what they do not read."""
     import torch
@@ -35,7 +40,9 @@ def kind_of(dtype: "torch.dtype") -> int | None:
 
 
 @compiled
-def load(address: Any, start: Any, offsets: Any, there: Any, KIND: tl.constexpr, ALIGNED: tl.constexpr) -> Any:
+def load(
+    address: "Any", start: "Any", offsets: "Any", there: "Any", KIND: tl.constexpr, ALIGNED: tl.constexpr
+) -> "Any":
     """Return the elements at `start` plus offsets as float32; zero where `there` says so. A `there` of None is all."""
     if KIND == _BF16:
         bits = tl.load(_at(address, start, tl.uint16, ALIGNED) + offsets, mask=there)
@@ -49,8 +56,8 @@ def load(address: Any, start: Any, offsets: Any, there: Any, KIND: tl.constexpr,
 
 @compiled
 def store(
-    address: Any, start: Any, offsets: Any, there: Any, number: Any, KIND: tl.constexpr, ALIGNED: tl.constexpr
-) -> Any:
+    address: "Any", start: "Any", offsets: "Any", there: "Any", number: "Any", KIND: tl.constexpr, ALIGNED: tl.constexpr
+) -> "Any":
     """Write float32 elements, and return 1 for each that is no finite number of the dtype, 0 for others."""
     if KIND == _BF16:
         bits = number.to(tl.uint32, bitcast=True)
@@ -68,14 +75,14 @@ def store(
 
 
 @compiled
-def bin_of(number: Any) -> Any:
+def bin_of(number: "Any") -> "Any":
     """Return the bits of a float32's magnitude as bfloat16, rounded to nearest even, as int32."""
     bits = number.to(tl.uint32, bitcast=True) & 0x7FFFFFFF
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).to(tl.int32)
 
 
 @compiled
-def edge(bin_: Any) -> Any:
+def edge(bin_: "Any") -> "Any":
     """Return the smallest magnitude that, rounded to bfloat16, is in this bin or above it; infinity beyond the last."""
     bits = (bin_ << 16) - 0x7FFF - ((bin_ & 1) ^ 1)
     bits = tl.where(bin_ <= 0, 0, tl.where(bin_ >= _BINS, _INFINITE, bits))
@@ -83,7 +90,7 @@ def edge(bin_: Any) -> Any:
 
 
 @compiled
-def _at(address: Any, start: Any, KIND: tl.constexpr, ALIGNED: tl.constexpr) -> Any:
+def _at(address: "Any", start: "Any", KIND: tl.constexpr, ALIGNED: tl.constexpr) -> "Any":
     pointer = address.to(tl.pointer_type(KIND)) + start
     if ALIGNED:
         pointer = tl.multiple_of(pointer, 16)
@@ -91,6 +98,6 @@ def _at(address: Any, start: Any, KIND: tl.constexpr, ALIGNED: tl.constexpr) -> 
 
 
 @compiled
-def _exceeds(number: Any, LARGEST: tl.constexpr) -> Any:
+def _exceeds(number: "Any", LARGEST: tl.constexpr) -> "Any":
     """Return 1 for a magnitude whose bits are more than those of the largest number, or for no number."""
     return ((number.to(tl.int32, bitcast=True) & 0x7FFFFFFF) > LARGEST).to(tl.int32)

@@ -10,13 +10,16 @@ import triton.language as tl
 from evomerge.backends.weights.gpu.jit import compiled
 from evomerge.backends.weights.gpu.numbers import load, store
 
+# the types of Triton's language are not Python's
+# pyright: basic, reportArgumentType=false, reportGeneralTypeIssues=false
+
 
 @compiled
 def merge_sum(
-    words: Any,
-    numbers: Any,
-    pieces: Any,
-    bad: Any,
+    words: "Any",
+    numbers: "Any",
+    pieces: "Any",
+    bad: "Any",
     WORDS: tl.constexpr,
     N: tl.constexpr,
     KINDS: tl.constexpr,
@@ -70,7 +73,7 @@ def merge_sum(
 
 
 @compiled
-def _vector(own: Any, start: Any, offsets: Any, columns: Any, size: Any, ALONG: tl.constexpr) -> Any:
+def _vector(own: "Any", start: "Any", offsets: "Any", columns: "Any", size: "Any", ALONG: tl.constexpr) -> "Any":
     """Return where the first weights of elements stand."""
     if ALONG == "tensor":
         at = own
