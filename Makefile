@@ -82,6 +82,7 @@ bench: $(STAMPS)/dev  ## measure what the documentation claims
 .PHONY: bench-merge
 bench-merge: $(STAMPS)/dev $(MERGEKIT)/.stamps/mergekit  ## measure merging beside mergekit, peft and a plain pass over the bytes
 	$(BIN)/python -m benchmarks.merge.run $(BENCH)
+	@echo; $(BIN)/python -m benchmarks.merge.gpu
 
 .PHONY: clean
 clean:  ## remove the environments, caches and builds; studies, merged models and .cache stay
