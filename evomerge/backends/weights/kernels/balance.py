@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Limits = tuple[np.float32, np.float32, np.float32, np.float32]
 """Between what magnitudes a model's are cut, the difference of both (1 where there is none), the number of models."""
 
+Count = Callable[[Arrays, Any, "NDArray[np.uint32]"], tuple[np.float32, np.float32]]
+"""`_count` compiled for what it counts: code in which functions are arguments could not be kept."""
+
 _UNIT = 1 << 22
 _BLOCK = 1 << 12
 _ZERO = np.float32(0)
@@ -81,14 +84,14 @@ def _kept_balances(sources: Sources, index: int, lengths: Sequence[Values]) -> V
 
 def _lengths(sources: Sources, index: int) -> Values:
     """Return the magnitudes of an input's task vector."""
-    return _counted(_length, sources.pair(index), _ZERO, sources)
+    return _counted(_count_lengths, sources.pair(index), _ZERO, sources)
 
 
 def _balances(sources: Sources, index: int, lengths: Values) -> Values:
     """Return the balances of an input's entries."""
     order = _order(sources)
     arrays = (sources.origin, *(sources.inputs[other] for other in order))
-    return _counted(_one_balance, arrays, (np.int64(order.index(index)), _limits(lengths, len(order))), sources)
+    return _counted(_count_balances, arrays, (np.int64(order.index(index)), _limits(lengths, len(order))), sources)
 
 
 def _order(sources: Sources) -> list[int]:
@@ -107,12 +110,12 @@ def _least(balances: Values, density: float) -> tuple[np.float32, np.float32, np
     return (number_above(key), np.float32(limit), np.float32(span)) if span > 0 else (_INFINITE, _ZERO, _ONE)
 
 
-def _counted(value: Callable[[Any, int, Any], np.float32], arrays: Arrays, told: Any, sources: Sources) -> Values:
+def _counted(loop: Count, arrays: Arrays, told: Any, sources: Sources) -> Values:
     """Return the values of some tensors' entries, counted."""
 
     def count(begin: int, end: int) -> Values:
         counts = np.zeros(2 * KEYS, np.uint32)
-        lowest, highest = _count(value, parts(arrays, begin, end), told, counts)
+        lowest, highest = loop(parts(arrays, begin, end), told, counts)
         there = counts.nonzero()[0]
         return Values(there - KEYS, counts[there].astype(np.int64), float(lowest), float(highest))
 
@@ -122,7 +125,7 @@ def _counted(value: Callable[[Any, int, Any], np.float32], arrays: Arrays, told:
     return first
 
 
-@compiled
+@inlined
 def _count(
     value: Callable[[Any, int, Any], np.float32], arrays: Arrays, told: Any, counts: "NDArray[np.uint32]"
 ) -> tuple[np.float32, np.float32]:
@@ -212,3 +215,13 @@ def _cut(value: Any, cut: Any) -> Any:
 @inlined
 def _score(balance: Any, least: Any) -> Any:
     return _ZERO if balance < least[0] else (balance - least[1]) / least[2]
+
+
+@compiled
+def _count_lengths(arrays: Any, told: Any, counts: Any) -> tuple[np.float32, np.float32]:
+    return _count(_length, arrays, told, counts)
+
+
+@compiled
+def _count_balances(arrays: Any, told: Any, counts: Any) -> tuple[np.float32, np.float32]:
+    return _count(_one_balance, arrays, told, counts)

@@ -3,7 +3,7 @@
 The random numbers are those of `strategies.merge.masks`, two of which come from one word.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import delta, load, store
 from evomerge.backends.weights.kernels.tuples import each, each_with, times
-from evomerge.backends.weights.kernels.votes import Combine, merge_func, summed
+from evomerge.backends.weights.kernels.votes import Combine, agreeing_max, agreeing_mean, agreeing_sum, summed
 from evomerge.backends.weights.kernels.work import Work, floats
 from evomerge.strategies.merge.averages import shares
 from evomerge.strategies.merge.masks import expert_key, highest_kept
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 Drop = Callable[[np.float32, np.int32, Any, Any], np.float32]
 """Returns what becomes of an entry, given its random number, its rank, and what is told of its model."""
 
+Pass = Callable[..., int]
+"""`drop_pass` compiled for what it combines and drops: code in which functions are arguments could not be kept."""
+
+Masses = Callable[..., tuple[np.float64, np.float64]]
+"""`drop_masses` compiled for what it drops."""
+
 _ZERO = np.float32(0)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _FIRST = np.uint64(0xBF58476D1CE4E5B9)
@@ -33,30 +39,28 @@ _SECOND = np.uint64(0x94D049BB133111EB)
 
 def dare_linear(work: Work) -> int:
     """DARE: the weighted sum."""
-    return _dare(work, summed, shares(work.params))
+    return _dare(work, _sum, shares(work.params))
 
 
 def dare_ties(work: Work) -> int:
     """DARE with the vote of TIES."""
-    return _dare(work, merge_func(work.params), work.params.numbers("weight"))
+    return _dare(work, _VOTES[work.params.choice("merge_func")], work.params.numbers("weight"))
 
 
-def _dare(work: Work, combine: Combine, weights: Sequence[float]) -> int:
+def _dare(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
     told: list[tuple[np.int32, np.float32]] = []
     for index, density in enumerate(work.params.numbers("density")):
         highest, ranks = np.int32(highest_kept(density)), work.inputs[index]
-        factor = l1_factor(work, _drop, index, ranks, (highest, np.float32(1))) if l1 else 1 / density
+        factor = l1_factor(work, _masses, index, ranks, (highest, np.float32(1))) if l1 else 1 / density
         told.append((highest, np.float32(factor)))
-    return combined(work, combine, weights, _drop, work.inputs, told)
+    return combined(work, kernel, weights, work.inputs, told)
 
 
-def combined(
-    work: Work, combine: Combine, weights: Sequence[float], drop: Drop, ranks: "Sequence[NDArray[Any]]", told: Any
-) -> int:
-    """Write the base plus what `combine` makes of the inputs' entries after `drop`, in the order of a ballot.
+def combined(work: Work, kernel: Pass, weights: Sequence[float], ranks: "Sequence[NDArray[Any]]", told: Any) -> int:
+    """Write the base plus what `kernel` makes of the inputs' entries, in the order of a ballot.
 
-    `ranks` has an input's ranks in the order of its elements, and `told` what `drop` is told of it.
+    `ranks` has an input's ranks in the order of its elements, and `told` what the kernel is told of it.
     """
     order = ballot(work.ctx, weights)
     keys = tuple(_key(work, index) for index in order)
@@ -64,9 +68,7 @@ def combined(
     own, scale = floats([weights[index] for index in order]), np.float32(work.params.number("scale"))
 
     def part(begin: int, end: int) -> int:
-        return _pass(
-            combine,
-            drop,
+        return kernel(
             work.origin[begin:end],
             tuple(work.inputs[index][begin:end] for index in order),
             tuple(ranks[index][begin:end] for index in order),
@@ -82,10 +84,10 @@ def combined(
     return work.over(part)
 
 
-def l1_factor(work: Work, drop: Drop, index: int, ranks: "NDArray[Any]", told: Any) -> float:
+def l1_factor(work: Work, masses: Masses, index: int, ranks: "NDArray[Any]", told: Any) -> float:
     """Return what brings the kept magnitudes back to the sum of all; 1 where nothing but zeros was kept."""
     base, model, key = work.origin, work.inputs[index], _key(work, index)
-    pieces = work.gather(lambda b, e: _masses(drop, base[b:e], model[b:e], ranks[b:e], key, b, told))
+    pieces = work.gather(lambda b, e: masses(base[b:e], model[b:e], ranks[b:e], key, b, told))
     whole, kept = (sum(mass) for mass in zip(*pieces, strict=True))
     return whole / kept if kept > 0 else 1.0
 
@@ -94,8 +96,8 @@ def _key(work: Work, index: int) -> np.uint64:
     return np.uint64(expert_key(work.ctx.seed, work.ctx.name, work.ctx.fingerprints[index]))
 
 
-@compiled
-def _pass(
+@inlined
+def drop_pass(
     combine: Combine,
     drop: Drop,
     base: "Elements",
@@ -150,8 +152,8 @@ def _element(
     return origin + scale * combine(each(times, kept, weights), weights)
 
 
-@compiled
-def _masses(
+@inlined
+def drop_masses(
     drop: Drop, base: "Elements", model: "Elements", ranks: "NDArray[Any]", key: np.uint64, first: int, told: Any
 ) -> tuple[np.float64, np.float64]:
     """Return the sum of all magnitudes of a task vector, and that of those which are kept, in float64."""
@@ -192,3 +194,39 @@ def _lower(word: Any) -> Any:
 @inlined
 def _upper(word: Any) -> Any:
     return np.int32(word >> np.uint64(32))
+
+
+@compiled
+def _sum(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(summed, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _agreeing_mean(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(agreeing_mean, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _agreeing_sum(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(agreeing_sum, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _agreeing_max(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(agreeing_max, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _masses(base: Any, model: Any, ranks: Any, key: Any, first: Any, told: Any) -> tuple[np.float64, np.float64]:
+    return drop_masses(_drop, base, model, ranks, key, first, told)
+
+
+_VOTES: Mapping[str, Pass] = {"mean": _agreeing_mean, "sum": _agreeing_sum, "max": _agreeing_max}

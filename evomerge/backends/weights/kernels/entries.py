@@ -3,7 +3,7 @@
 All are one loop: task vectors are weighted, combined, scaled, and added to the base. RAM+ counts entries first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +18,16 @@ from evomerge.strategies.merge.ties import ballot
 if TYPE_CHECKING:
     from evomerge.backends.weights.kernels.numbers import Elements
 
+Kernel = Callable[..., int]
+"""`_pass` compiled for what it combines: code in which functions are arguments could not be kept."""
+
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 
 
 def nearswap(work: Work) -> int:
     """NearSwap."""
-    return _combined(work, _clipped, (1.0,), np.float32(work.params.number("t")), 1.0)
+    return _combined(work, _nearswap, (1.0,), np.float32(work.params.number("t")), 1.0)
 
 
 def emr(work: Work) -> int:
@@ -32,12 +35,12 @@ def emr(work: Work) -> int:
     weights = work.params.numbers("weight")
     order = ballot(work.ctx, weights)
     told = floats([weights[index] for index in order])
-    return _combined(work, agreeing_max, weights, told, work.params.number("scale"), order)
+    return _combined(work, _emr, weights, told, work.params.number("scale"), order)
 
 
 def magmax(work: Work) -> int:
     """MagMax."""
-    return _combined(work, _farthest, work.params.numbers("weight"), _ZERO, work.params.number("scale"))
+    return _combined(work, _magmax, work.params.numbers("weight"), _ZERO, work.params.number("scale"))
 
 
 def consensus(work: Work) -> int:
@@ -45,7 +48,7 @@ def consensus(work: Work) -> int:
     weights, thresholds = work.params.numbers("weight"), work.params.numbers("threshold")
     order = ballot(work.ctx, weights)
     told = floats([thresholds[index] for index in order]), np.float32(work.params.number("least_models"))
-    return _combined(work, _shared, weights, told, work.params.number("scale"), order)
+    return _combined(work, _consensus, weights, told, work.params.number("scale"), order)
 
 
 def ram(work: Work) -> int:
@@ -67,24 +70,24 @@ def ram_plus(work: Work) -> int:
 
 def _joined(work: Work, gains: Sequence[float]) -> int:
     told = np.float32(work.params.number("epsilon")), floats(gains)
-    return _combined(work, _mean_of_changes, [1.0] * len(gains), told, work.params.number("scale"))
+    return _combined(work, _ram, [1.0] * len(gains), told, work.params.number("scale"))
 
 
 def _combined(
-    work: Work, combine: Combine, weights: Sequence[float], told: Any, scale: float, order: Sequence[int] | None = None
+    work: Work, kernel: Kernel, weights: Sequence[float], told: Any, scale: float, order: Sequence[int] | None = None
 ) -> int:
-    """Write the base plus `scale` times what `combine` makes of weighted task vectors, in an order, and of `told`."""
+    """Write the base plus `scale` times what `kernel` makes of weighted task vectors, in an order, and of `told`."""
     order = range(len(weights)) if order is None else order
     own, factor = floats([weights[index] for index in order]), np.float32(scale)
 
     def part(begin: int, end: int) -> int:
         models = tuple(work.inputs[index][begin:end] for index in order)
-        return _pass(combine, work.origin[begin:end], models, own, told, factor, work.out[begin:end], work.largest)
+        return kernel(work.origin[begin:end], models, own, told, factor, work.out[begin:end], work.largest)
 
     return work.over(part)
 
 
-@compiled
+@inlined
 def _pass(
     combine: Combine,
     base: "Elements",
@@ -191,3 +194,28 @@ def _if(changed: Any, condition: Any) -> Any:
 @inlined
 def _plus(count: Any, other: Any) -> Any:
     return np.uint32(count + other)  # numbers of 32 bits, of which the processor adds twice as many at a time
+
+
+@compiled
+def _nearswap(base: Any, models: Any, weights: Any, told: Any, scale: Any, out: Any, most: Any) -> int:
+    return _pass(_clipped, base, models, weights, told, scale, out, most)
+
+
+@compiled
+def _emr(base: Any, models: Any, weights: Any, told: Any, scale: Any, out: Any, most: Any) -> int:
+    return _pass(agreeing_max, base, models, weights, told, scale, out, most)
+
+
+@compiled
+def _magmax(base: Any, models: Any, weights: Any, told: Any, scale: Any, out: Any, most: Any) -> int:
+    return _pass(_farthest, base, models, weights, told, scale, out, most)
+
+
+@compiled
+def _consensus(base: Any, models: Any, weights: Any, told: Any, scale: Any, out: Any, most: Any) -> int:
+    return _pass(_shared, base, models, weights, told, scale, out, most)
+
+
+@compiled
+def _ram(base: Any, models: Any, weights: Any, told: Any, scale: Any, out: Any, most: Any) -> int:
+    return _pass(_mean_of_changes, base, models, weights, told, scale, out, most)

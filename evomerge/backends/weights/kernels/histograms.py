@@ -29,6 +29,19 @@ Arrays = tuple["Elements", ...]
 Value = Callable[[Arrays, int], np.float32]
 """Returns the number at an index that follows from some tensors; a part of the loops that call it."""
 
+
+@dataclass(frozen=True, slots=True)
+class Loops:
+    """What is done with a `Value`: the loops `extremes`, `count` and `place`, compiled for it alone.
+
+    Compiled code in which a function is an argument could not be kept for the next process.
+    """
+
+    extremes: Callable[[Arrays], tuple[int, int]]
+    count: "Callable[[Arrays, int, NDArray[np.uint16], NDArray[np.int64]], None]"
+    place: Callable[[Arrays, int, int], int]
+
+
 CHUNK = 1 << 15
 """Elements that are counted together; a bin's count in a chunk fits 16 bits."""
 _UNIT = 1 << 20
@@ -48,20 +61,20 @@ class Histogram:
     zeros: "NDArray[np.int64]"
 
     @classmethod
-    def of(cls, value: Value, arrays: Arrays, threads: "Threads") -> "Histogram":
-        """Count the numbers `value` of some tensors of one size, in two passes over these."""
+    def of(cls, loops: Loops, arrays: Arrays, threads: "Threads") -> "Histogram":
+        """Count the numbers that follow from some tensors of one size, in two passes over these."""
         size = arrays[0].size
-        found = threads.map(lambda begin, end: _extremes(value, parts(arrays, begin, end)), spans(size, _UNIT))
+        found = threads.map(lambda begin, end: loops.extremes(parts(arrays, begin, end)), spans(size, _UNIT))
         lowest = min((low for low, _ in found), default=BINS)
         width = max(max((high for _, high in found), default=0) - lowest + 1, 0)
         chunks = -(-size // CHUNK)
         counts, zeros = np.zeros((chunks, width), np.uint16), np.zeros(chunks, np.int64)
 
-        def count(begin: int, end: int) -> None:
+        def add(begin: int, end: int) -> None:
             first, last = begin // CHUNK, -(-end // CHUNK)
-            _count(value, parts(arrays, begin, end), lowest, counts[first:last], zeros[first:last])
+            loops.count(parts(arrays, begin, end), lowest, counts[first:last], zeros[first:last])
 
-        threads.map(count, spans(size, _UNIT))
+        threads.map(add, spans(size, _UNIT))
         return cls(size, lowest, counts, zeros)
 
     @property
@@ -85,10 +98,10 @@ class Histogram:
         high, high_places = self._end(first)
         return Band(low, low_places, high, high_places)
 
-    def cut(self, value: Value, arrays: Arrays, bin_: int, places: int) -> int:
+    def cut(self, loops: Loops, arrays: Arrays, bin_: int, places: int) -> int:
         """Return the flat index before which exactly `places` entries of a bin stand; the size if there are fewer.
 
-        `value` and `arrays` are those that were counted.
+        `loops` and `arrays` are those that were counted with.
         """
         inside = bin_ - self.lowest
         column = self.counts[:, inside] if 0 <= inside < self.counts.shape[1] else self.zeros if bin_ == 0 else None
@@ -102,7 +115,7 @@ class Histogram:
             return self.size
         left = places - (int(passed[chunk - 1]) if chunk else 0)
         begin = chunk * CHUNK
-        return begin + _place(value, parts(arrays, begin, begin + CHUNK), bin_, left)
+        return begin + loops.place(parts(arrays, begin, begin + CHUNK), bin_, left)
 
     @cached_property
     def _totals(self) -> "NDArray[np.int64]":
@@ -117,9 +130,9 @@ class Histogram:
         """Return the bin of the entry before `position`, and how many of that bin come before `position`."""
         if position == 0:
             return BINS, 0
-        place = int(np.searchsorted(self._larger, position))
-        before = int(self._larger[place - 1]) if place else 0
-        return (0 if place == len(self._larger) else self.lowest + len(self._larger) - 1 - place), position - before
+        above = int(np.searchsorted(self._larger, position))
+        before = int(self._larger[above - 1]) if above else 0
+        return (0 if above == len(self._larger) else self.lowest + len(self._larger) - 1 - above), position - before
 
 
 def edge(bin_: int) -> np.float32:
@@ -131,18 +144,12 @@ def edge(bin_: int) -> np.float32:
     return np.uint32((bin_ << 16) - (0x8000 if bin_ % 2 == 0 else 0x7FFF)).view(np.float32)
 
 
-@inlined
-def difference(arrays: Any, k: Any) -> Any:
-    """Return the second tensor's difference to the first: the `Value` of a task vector."""
-    return delta(arrays[1], k, load(arrays[0], k))
-
-
 def of_delta(sources: "Sources", index: int) -> Histogram:
     """Return the magnitudes of an input's difference to the base, made once a study."""
     return sources.keep(
         "histogram",
         (index,),
-        lambda: Histogram.of(difference, sources.pair(index), sources.threads),
+        lambda: Histogram.of(DIFFERENCE, sources.pair(index), sources.threads),
         lambda found: found.bytes,
     )
 
@@ -152,8 +159,8 @@ def parts(arrays: Arrays, begin: int, end: int) -> Arrays:
     return tuple(array[begin:end] for array in arrays)
 
 
-@compiled
-def _extremes(value: Value, arrays: Arrays) -> tuple[int, int]:
+@inlined
+def extremes(value: Value, arrays: Arrays) -> tuple[int, int]:
     """Return the lowest bin of what is not zero, and the highest."""
     lowest, highest = np.uint32(BINS), np.uint32(0)
     for k in range(arrays[0].size):
@@ -163,8 +170,9 @@ def _extremes(value: Value, arrays: Arrays) -> tuple[int, int]:
     return int(lowest), int(highest)
 
 
-@compiled
-def _count(value: Value, arrays: Arrays, lowest: int, counts: "NDArray[np.uint16]", zeros: "NDArray[np.int64]") -> None:
+@inlined
+def count(value: Value, arrays: Arrays, lowest: int, counts: "NDArray[np.uint16]", zeros: "NDArray[np.int64]") -> None:
+    """Count magnitudes by chunk, from the bin `lowest` on, and zeros apart."""
     # two loops for each chunk: the first finds many bins at once, which the second, adding up, could not
     found = np.empty(CHUNK, np.uint16)
     start = np.uint32(lowest)
@@ -179,13 +187,13 @@ def _count(value: Value, arrays: Arrays, lowest: int, counts: "NDArray[np.uint16
         zeros[chunk] += none
         own = counts[chunk]
         for k in range(size):
-            place = np.int64(found[k])
-            if place != 0xFFFF:
-                own[place] += 1
+            column = np.int64(found[k])
+            if column != 0xFFFF:
+                own[column] += 1
 
 
-@compiled
-def _place(value: Value, arrays: Arrays, bin_: int, places: int) -> int:
+@inlined
+def place(value: Value, arrays: Arrays, bin_: int, places: int) -> int:
     """Return the index after the element of a bin that is the `places`-th of its kind."""
     for k in range(arrays[0].size):
         if int(bin_of(value(arrays, k))) == bin_:
@@ -193,3 +201,27 @@ def _place(value: Value, arrays: Arrays, bin_: int, places: int) -> int:
             if places == 0:
                 return k + 1
     return arrays[0].size
+
+
+@inlined
+def _difference(arrays: Any, k: Any) -> Any:
+    return delta(arrays[1], k, load(arrays[0], k))
+
+
+@compiled
+def _extreme_differences(arrays: Any) -> tuple[int, int]:
+    return extremes(_difference, arrays)
+
+
+@compiled
+def _count_differences(arrays: Any, lowest: Any, counts: Any, zeros: Any) -> None:
+    count(_difference, arrays, lowest, counts, zeros)
+
+
+@compiled
+def _place_difference(arrays: Any, bin_: Any, places: Any) -> int:
+    return place(_difference, arrays, bin_, places)
+
+
+DIFFERENCE = Loops(_extreme_differences, _count_differences, _place_difference)
+"""The second tensor's difference to the first: a task vector."""

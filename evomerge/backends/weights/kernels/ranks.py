@@ -4,17 +4,17 @@ A rank takes 16 bits in rows of up to 65,536 entries and 32 in longer ones, in a
 many: about as much as the experts take.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.backends.weights.kernels.dropped import combined, l1_factor
+from evomerge.backends.weights.kernels.dropped import Pass, combined, drop_masses, drop_pass, l1_factor
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import bin_of, load
 from evomerge.backends.weights.kernels.scratch import cost_of
 from evomerge.backends.weights.kernels.threads import spans
-from evomerge.backends.weights.kernels.votes import Combine, merge_func, summed
+from evomerge.backends.weights.kernels.votes import agreeing_max, agreeing_mean, agreeing_sum, summed
 from evomerge.backends.weights.kernels.work import UNIT, Work
 from evomerge.strategies.merge.averages import shares
 from evomerge.strategies.merge.della import span_of_chances
@@ -34,15 +34,15 @@ _ZERO = np.float32(0)
 
 def della(work: Work) -> int:
     """DELLA with the vote of TIES."""
-    return _della(work, merge_func(work.params), work.params.numbers("weight"))
+    return _della(work, _VOTES[work.params.choice("merge_func")], work.params.numbers("weight"))
 
 
 def della_linear(work: Work) -> int:
     """DELLA: the weighted sum."""
-    return _della(work, summed, shares(work.params))
+    return _della(work, _sum, shares(work.params))
 
 
-def _della(work: Work, combine: Combine, weights: Sequence[float]) -> int:
+def _della(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
     ranks = [_ranks(work, index) for index in range(len(work.inputs))]
     told: list[tuple[np.float64, np.float64, np.float32, np.float32]] = []
@@ -50,9 +50,9 @@ def _della(work: Work, combine: Combine, weights: Sequence[float]) -> int:
         lowest, step = span_of_chances(work.columns, float(own["density"]), float(own["epsilon"]))
         numbers = np.float64(step * _NUMBERS), np.float64(lowest * _NUMBERS)
         unchanged = *numbers, np.float32(0), np.float32(1)
-        divisor = 1 / l1_factor(work, _drop, index, ranks[index], unchanged) if l1 else 0.0
+        divisor = 1 / l1_factor(work, _masses, index, ranks[index], unchanged) if l1 else 0.0
         told.append((*numbers, np.float32(0 if l1 else 1 / _NUMBERS), np.float32(divisor)))
-    return combined(work, combine, weights, _drop, ranks, told)
+    return combined(work, kernel, weights, ranks, told)
 
 
 def _ranks(work: Work, index: int) -> "NDArray[Any]":
@@ -107,3 +107,39 @@ def _drop(value: Any, random: Any, rank: Any, told: Any) -> Any:
     chance = chance if chance < _MOST else _MOST
     divisor = np.float32(chance) * told[2] + told[3]
     return value / divisor if np.float64(random) + _HALF < chance else _ZERO
+
+
+@compiled
+def _sum(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(summed, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _agreeing_mean(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(agreeing_mean, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _agreeing_sum(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(agreeing_sum, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _agreeing_max(
+    base: Any, models: Any, ranks: Any, keys: Any, first: Any, told: Any, weights: Any, scale: Any, out: Any, most: Any
+) -> int:
+    return drop_pass(agreeing_max, _drop, base, models, ranks, keys, first, told, weights, scale, out, most)
+
+
+@compiled
+def _masses(base: Any, model: Any, ranks: Any, key: Any, first: Any, told: Any) -> tuple[np.float64, np.float64]:
+    return drop_masses(_drop, base, model, ranks, key, first, told)
+
+
+_VOTES: Mapping[str, Pass] = {"mean": _agreeing_mean, "sum": _agreeing_sum, "max": _agreeing_max}

@@ -4,16 +4,16 @@ A band is told as bounds on float32 magnitudes. Where it ends among equal entrie
 last that is kept, and the tensor is worked on in parts.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from evomerge.backends.weights.kernels.histograms import difference, edge, of_delta
+from evomerge.backends.weights.kernels.histograms import DIFFERENCE, edge, of_delta
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import delta, load, store
 from evomerge.backends.weights.kernels.tuples import each, each_with, times
-from evomerge.backends.weights.kernels.votes import Combine, merge_func, summed
+from evomerge.backends.weights.kernels.votes import Combine, agreeing_max, agreeing_mean, agreeing_sum, summed
 from evomerge.backends.weights.kernels.work import Work, floats
 from evomerge.strategies.merge.averages import shares
 from evomerge.strategies.merge.magnitudes import BINS, Band, Magnitudes
@@ -35,22 +35,22 @@ def ties(work: Work) -> int:
     def band_of(index: int) -> tuple[Band | None, Magnitudes | None]:
         return _whole_band(work, densities[index], index) if of_model else _band(work, densities[index], 0.0, index)
 
-    return _banded(work, merge_func(work.params), work.params.numbers("weight"), band_of)
+    return _banded(work, _VOTES[work.params.choice("merge_func")], work.params.numbers("weight"), band_of)
 
 
 def breadcrumbs(work: Work) -> int:
     """Breadcrumbs: the sum of what is left between both tails."""
-    return _trimmed_tails(work, summed, shares(work.params))
+    return _trimmed_tails(work, _sum, shares(work.params))
 
 
 def breadcrumbs_ties(work: Work) -> int:
     """Breadcrumbs with the vote of TIES."""
-    return _trimmed_tails(work, merge_func(work.params), work.params.numbers("weight"))
+    return _trimmed_tails(work, _VOTES[work.params.choice("merge_func")], work.params.numbers("weight"))
 
 
-def _trimmed_tails(work: Work, combine: Combine, weights: Sequence[float]) -> int:
+def _trimmed_tails(work: Work, kernel: Callable[..., int], weights: Sequence[float]) -> int:
     densities, gamma = work.params.numbers("density"), work.params.numbers("gamma")
-    return _banded(work, combine, weights, lambda i: _band(work, densities[i], gamma[i], i))
+    return _banded(work, kernel, weights, lambda i: _band(work, densities[i], gamma[i], i))
 
 
 class Bounds:
@@ -77,14 +77,14 @@ class Bounds:
 def _bounds(work: Work, index: int, band: Band | None, before: Magnitudes | None) -> Bounds:
     def cut(bin_: int, places: int) -> int:
         passed = 0 if before is None else int(before.counts[bin_])
-        return of_delta(work.sources, index).cut(difference, work.sources.pair(index), bin_, places - passed)
+        return of_delta(work.sources, index).cut(DIFFERENCE, work.sources.pair(index), bin_, places - passed)
 
     return Bounds(band, cut)
 
 
 def _banded(
     work: Work,
-    combine: Combine,
+    kernel: Callable[..., int],
     weights: Sequence[float],
     band_of: Callable[[int], tuple[Band | None, Magnitudes | None]],
 ) -> int:
@@ -93,8 +93,7 @@ def _banded(
     own, scale = floats([weights[i] for i in order]), np.float32(work.params.number("scale"))
 
     def part(begin: int, end: int) -> int:
-        return _pass(
-            combine,
+        return kernel(
             work.origin[begin:end],
             tuple(work.inputs[i][begin:end] for i in order),
             tuple(bound.at(begin) for bound in bounds),
@@ -119,7 +118,7 @@ def _whole_band(work: Work, density: float, index: int) -> tuple[Band, Magnitude
     return total.band(0, kept_count(total.size, density)), before
 
 
-@compiled
+@inlined
 def _pass(
     combine: Combine,
     base: "Elements",
@@ -142,6 +141,29 @@ def _pass(
         bad += 0 if abs(value) <= largest else 1
         store(out, k, value)
     return bad
+
+
+@compiled
+def _sum(base: Any, models: Any, bands: Any, weights: Any, scale: Any, out: Any, largest: Any) -> int:
+    return _pass(summed, base, models, bands, weights, scale, out, largest)
+
+
+@compiled
+def _agreeing_mean(base: Any, models: Any, bands: Any, weights: Any, scale: Any, out: Any, largest: Any) -> int:
+    return _pass(agreeing_mean, base, models, bands, weights, scale, out, largest)
+
+
+@compiled
+def _agreeing_sum(base: Any, models: Any, bands: Any, weights: Any, scale: Any, out: Any, largest: Any) -> int:
+    return _pass(agreeing_sum, base, models, bands, weights, scale, out, largest)
+
+
+@compiled
+def _agreeing_max(base: Any, models: Any, bands: Any, weights: Any, scale: Any, out: Any, largest: Any) -> int:
+    return _pass(agreeing_max, base, models, bands, weights, scale, out, largest)
+
+
+_VOTES: Mapping[str, Callable[..., int]] = {"mean": _agreeing_mean, "sum": _agreeing_sum, "max": _agreeing_max}
 
 
 @inlined

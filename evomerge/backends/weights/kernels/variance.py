@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.backends.weights.kernels.histograms import Arrays, Histogram, parts
+from evomerge.backends.weights.kernels.histograms import Arrays, Histogram, Loops, count, extremes, parts, place
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import bin_of, delta, load, store
 from evomerge.backends.weights.kernels.threads import spans
@@ -49,7 +49,7 @@ class Variances:
     @classmethod
     def of(cls, arrays: Arrays, sources: Sources) -> "Variances":
         """Count the entries of a base and models."""
-        found = Histogram.of(variance, arrays, sources.threads)
+        found = Histogram.of(_VARIANCE, arrays, sources.threads)
         pieces = list(spans(found.size, _SEGMENT))
         energies = np.zeros((len(pieces), 1 + found.counts.shape[1], len(arrays) - 1))
 
@@ -73,7 +73,7 @@ class Variances:
         if share == 1 or not self.differing:  # differences so small that their squares are zero count as well
             return Bounds(None, self._no_cut), _summed(self._by_bin)
         band = self.histogram.band(0, kept_count(self.differing, share))
-        bounds = Bounds(band, lambda bin_, places: self.histogram.cut(variance, arrays, bin_, places))
+        bounds = Bounds(band, lambda bin_, places: self.histogram.cut(_VARIANCE, arrays, bin_, places))
         if band.low >= BINS:
             return bounds, np.zeros(len(arrays) - 1)
         column, cut = 1 + band.low - self.histogram.lowest, bounds.cuts[0]
@@ -151,7 +151,7 @@ def _pass(
 
 
 @inlined
-def variance(arrays: Any, k: Any) -> Any:
+def _variance_of(arrays: Any, k: Any) -> Any:
     """Return the variance of the models' entries, the first tensor being the base."""
     return _variance(each_with(delta, arrays[1:], k, load(arrays[0], k)))
 
@@ -219,3 +219,21 @@ def _differs(value: Any, other: Any) -> Any:
 @inlined
 def _nothing(_model: Any, _bin: Any) -> Any:
     return np.float64(0)
+
+
+@compiled
+def _extreme_variances(arrays: Any) -> tuple[int, int]:
+    return extremes(_variance_of, arrays)
+
+
+@compiled
+def _count_variances(arrays: Any, lowest: Any, counts: Any, zeros: Any) -> None:
+    count(_variance_of, arrays, lowest, counts, zeros)
+
+
+@compiled
+def _place_variance(arrays: Any, bin_: Any, places: Any) -> int:
+    return place(_variance_of, arrays, bin_, places)
+
+
+_VARIANCE = Loops(_extreme_variances, _count_variances, _place_variance)

@@ -8,18 +8,12 @@ import numpy as np
 from evomerge.backends.weights.kernels.jit import inlined
 from evomerge.backends.weights.kernels.tuples import each, each_with, total
 from evomerge.backends.weights.kernels.tuples import largest as largest_of
-from evomerge.strategies.merge.protocol import Parameters
 
 Combine = Callable[[tuple[np.float32, ...], Any], np.float32]
 """Returns one entry for those of all models and what else it is told, here their weights."""
 
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
-
-
-def merge_func(params: Parameters) -> Combine:
-    """Return the vote that the parameter of this name asks for."""
-    return {"mean": agreeing_mean, "sum": agreeing_sum, "max": agreeing_max}[params.choice("merge_func")]
 
 
 @inlined
