@@ -101,6 +101,19 @@ def write_tensor(plan: Plan, name: str, out: Raw) -> bool:
     return all_finite(result)
 
 
+def streams(plan: Plan) -> bool:
+    """Return whether a plan's tensors, each by itself, go from mapped files through a kernel to the result.
+
+    Then they take next to no memory, and may be merged several at a time.
+    """
+    from evomerge.backends.weights.kernels.methods import kernel_of
+
+    if not isinstance(plan, MergePlan) or plan.low_rank or plan.staged:
+        return False
+    models = (*plan.inputs, *(() if plan.base is None else (plan.base,)))
+    return kernel_of(plan.method) is not None and all(type(model) is Checkpoint for model in models)
+
+
 def _merged(plan: MergePlan, name: str) -> "Tensor":
     if plan.base is not None and not plan.touches(name):
         return tensor_of(plan.base, name)

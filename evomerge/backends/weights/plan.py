@@ -53,6 +53,16 @@ class MergePlan:
 
     def parameters(self, name: str) -> Parameters:
         """Return the method's parameters for a tensor."""
+        known = self._parameters.get(name)
+        if known is None:
+            known = self._parameters[name] = self._found(name)
+        return known
+
+    @cached_property
+    def _parameters(self) -> dict[str, Parameters]:
+        return {}
+
+    def _found(self, name: str) -> Parameters:
         try:
             group = self.grouping.group(name)
         except GroupError as error:

@@ -7,6 +7,7 @@ need be.
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable
 from functools import cached_property
+from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Statistics:
         self._threads = threads
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._bytes = 0
+        self._lock = Lock()
 
     @cached_property
     def threads(self) -> "Threads":
@@ -45,16 +47,21 @@ class Statistics:
         return Scratch()
 
     def get(self, kind: str, key: Hashable, make: Callable[[], R], size: Callable[[R], int]) -> R:
-        """Return what is kept under kind and key, or make and keep it; `size` tells its bytes of memory."""
-        found = self._kept.get((kind, key))
-        if found is not None:
-            self._kept.move_to_end((kind, key))
-            return cast("R", found[0])
+        """Return what is kept under kind and key, or make and keep it; `size` tells its bytes of memory.
+
+        Several threads may ask, but not for the same at the same time.
+        """
+        with self._lock:
+            found = self._kept.get((kind, key))
+            if found is not None:
+                self._kept.move_to_end((kind, key))
+                return cast("R", found[0])
         made = make()
-        self.computed[kind] += 1
         taken = size(made)
-        self._kept[kind, key] = made, taken
-        self._bytes += taken
-        while self._bytes > self._limit and len(self._kept) > 1:
-            self._bytes -= self._kept.popitem(last=False)[1][1]
+        with self._lock:
+            self.computed[kind] += 1
+            self._kept[kind, key] = made, taken
+            self._bytes += taken
+            while self._bytes > self._limit and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1][1]
         return made

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from evomerge.backends.weights import agreement
 from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact, LowRank
-from evomerge.backends.weights.compute import factors_of, stored_of, write_tensor
+from evomerge.backends.weights.compute import factors_of, stored_of, streams, write_tensor
 from evomerge.backends.weights.extraction import lost
 from evomerge.backends.weights.files import base_of
 from evomerge.backends.weights.fingerprint import fingerprint
@@ -121,13 +121,18 @@ class WeightStore:
         Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
         """
         plan = self._plan(recipe)
-        for name, announced in self.outline(recipe).items():
-            merged = room(name) or Raw.empty(announced.dtype, announced.shape)
+        outline = self.outline(recipe)
+
+        def merged(name: str) -> tuple[str, Raw]:
+            announced = outline[name]
+            out = room(name) or Raw.empty(announced.dtype, announced.shape)
             if not announced.is_float:
-                merged.elements[:] = stored_of(plan, name).elements
-            elif not write_tensor(plan, name, merged):
+                out.elements[:] = stored_of(plan, name).elements
+            elif not write_tensor(plan, name, out):
                 raise _overflow(name, announced.dtype)
-            yield name, merged
+            return name, out
+
+        yield from self._models.statistics.threads.ahead(merged, outline) if streams(plan) else map(merged, outline)
 
     def low_rank(self, recipe: WeightRecipe) -> Mapping[str, LowRank]:
         """Return the factors of a recipe that becomes an adapter, by module name (`model.layers.0.self_attn.q_proj`).

@@ -89,7 +89,10 @@ class Batch:
 
         Returns before that is done; what is launched afterwards comes after it.
         """
-        _Launch(self.variant, self.jobs, bad, statistics).run()
+        import torch
+
+        with torch.cuda.device_of(bad):
+            _Launch(self.variant, self.jobs, bad, statistics).run()
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class _Launch:
     def _moved(self, table: "NDArray[Any]") -> "Tensor":
         import torch
 
-        return torch.from_numpy(table).to(self.bad.device)
+        return torch.from_numpy(table).to(self.bad.device, non_blocking=True)  # else all that was launched is awaited
 
 
 def _full(sizes: Sequence[int], block: int) -> "NDArray[np.int32]":

@@ -76,7 +76,7 @@ def _mixture(work: DeviceWork) -> Job:
         return _sum(work, models, weights[0].tolist() if based else (0.0, *weights[0].tolist()), based=based)
     own = torch.zeros((1 + len(models), len(weights)), dtype=torch.float32)
     own[0 if based else 1 :] = torch.from_numpy(weights.T)
-    moved = own.to(work.merge.out.device)
+    moved = own.to(work.merge.out.device, non_blocking=True)
     words = moved.data_ptr(), work.columns, len(weights)
     how, nothing = "differences" if based else "models", (0.0,) * len(own)
     return work.job(how, along, models, nothing, based=based, words=words, kept=(moved,))

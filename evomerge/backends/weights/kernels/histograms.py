@@ -8,7 +8,7 @@ tensors: differences to the base here, variances over models elsewhere. A bfloat
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +45,7 @@ class Loops:
 CHUNK = 1 << 15
 """Elements that are counted together; a bin's count in a chunk fits 16 bits."""
 _UNIT = 1 << 20
+_LOOK = 1 << 9
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Histogram:
         return (0 if above == len(self._larger) else self.lowest + len(self._larger) - 1 - above), position - before
 
 
+@lru_cache(1 << 12)
 def edge(bin_: int) -> np.float32:
     """Return the smallest magnitude that, rounded to bfloat16, is in this bin or above it; infinity beyond the last."""
     if bin_ <= 0:
@@ -195,12 +197,21 @@ def count(value: Value, arrays: Arrays, lowest: int, counts: "NDArray[np.uint16]
 @inlined
 def place(value: Value, arrays: Arrays, bin_: int, places: int) -> int:
     """Return the index after the element of a bin that is the `places`-th of its kind."""
-    for k in range(arrays[0].size):
-        if int(bin_of(value(arrays, k))) == bin_:
-            places -= 1
+    size = arrays[0].size
+    wanted = np.uint32(bin_)
+    for begin in range(0, size, _LOOK):
+        end = min(begin + _LOOK, size)
+        there = 0
+        for k in range(begin, end):  # many at once; which one it is, is asked where it must be
+            there += 1 if bin_of(value(arrays, k)) == wanted else 0
+        if there < places:
+            places -= there
+            continue
+        for k in range(begin, end):
+            places -= 1 if bin_of(value(arrays, k)) == wanted else 0
             if places == 0:
                 return k + 1
-    return arrays[0].size
+    return size
 
 
 @inlined

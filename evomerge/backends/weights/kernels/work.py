@@ -27,7 +27,10 @@ R = TypeVar("R")
 UNIT = 1 << 19
 """Elements that a thread works on at a time: large beside the price of a call, small beside a tensor."""
 
-_LARGEST = {"uint16": 0x7F7F7FFF, "int16": 0x477FEFFF, "float32": 0x7F7FFFFF}
+_LARGEST = {
+    np.dtype(name): np.uint32(bits).view(np.float32)
+    for name, bits in (("uint16", 0x7F7F7FFF), ("int16", 0x477FEFFF), ("float32", 0x7F7FFFFF))
+}
 
 
 class Keep(Protocol):
@@ -108,7 +111,7 @@ class Work:
     @property
     def largest(self) -> np.float32:
         """The largest number that does not become infinite when it is stored."""
-        return np.uint32(_LARGEST[self.out.dtype.name]).view(np.float32)
+        return _LARGEST[self.out.dtype]
 
     def over(self, kernel: Callable[[int, int], int], cuts: Sequence[int] = (), step: int = UNIT) -> int:
         """Call `kernel(begin, end)` for all pieces of at most `step` elements, none of which goes across a cut.
