@@ -1,18 +1,29 @@
 """The kernels compile for a GPU, wherever they are compiled, to what they promise."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
 
+from evomerge.backends.weights.gpu import work
 from evomerge.backends.weights.gpu.deltas import merge_deltas
 from evomerge.backends.weights.gpu.ends import find_ends
 from evomerge.backends.weights.gpu.masses import add_masses, set_factors
+from evomerge.backends.weights.gpu.merging import merge_on_device
 from evomerge.backends.weights.gpu.sums import merge_sum
+from evomerge.backends.weights.gpu.work import DeviceMerge
+from evomerge.backends.weights.statistics import Statistics
+from evomerge.recipe.holes import Scalar
+from evomerge.strategies.merge.protocol import Parameters, TensorContext
+from evomerge.strategies.merge.registry import get
 
 TARGET = GPUTarget("cuda", 90, 32)
 SUM = {"words": "*i64", "numbers": "*fp32", "pieces": "*i32", "bad": "*i64"}
@@ -86,3 +97,58 @@ def test_what_prepares_a_merge_compiles() -> None:
     del constants["MASKED"]
     assert compiled(add_masses, masses, **constants)
     assert compiled(set_factors, {"masses": "*fp64", "firsts": "*i64", "numbers": "*fp32"}, N=2, BLOCK=256)
+
+
+class _Driver:
+    """Stands in for that of a GPU: kernels are compiled for it, and cannot be launched."""
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGET
+
+    def get_current_device(self) -> int:
+        return -1  # what is compiled for it is kept apart from what real devices run
+
+    def get_current_stream(self, _device: int) -> int:
+        return 0
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of kernels that would have been launched, and are compiled instead."""
+    names: list[str] = []
+
+    def compile_alone(kernel: Any, grid: tuple[int, ...]) -> Callable[..., None]:
+        def call(*arguments: Any, **options: Any) -> None:
+            kernel.run(*arguments, grid=grid, warmup=True, **options)
+            names.append(kernel.__name__)
+
+        return call
+
+    monkeypatch.setattr(JITFunction, "__getitem__", compile_alone)
+    monkeypatch.setattr(work, "runs_on", lambda _device: True)
+    monkeypatch.setattr(driver, "_active", _Driver())
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "kernels"),
+    [
+        ("linear", {}, {"merge_sum"}),
+        ("task_arithmetic", {}, {"merge_sum"}),
+        ("nuslerp", {"flatten": False}, {"merge_sum"}),
+        ("ties", {"density": 0.5}, {"find_ends", "merge_deltas"}),
+        ("dare_ties", {"density": 0.5, "rescale": "l1"}, {"add_masses", "set_factors", "merge_deltas"}),
+    ],
+)
+def test_what_a_merge_launches_compiles(
+    name: str, values: dict[str, Scalar], kernels: set[str], launched: list[str]
+) -> None:
+    method = get(name)
+    merge = {p.name: values.get(p.name, p.default) for p in method.parameters if p.of == "merge"}
+    own = {p.name: values.get(p.name, p.default) for p in method.parameters if p.of == "input"}
+    base, *inputs = torch.randn(3, 33, 64).bfloat16()
+    ctx = TensorContext("layers.0.w", 0.5, 1, 0, ("first", "second"))
+    params = Parameters(merge, (own, own))
+    merged = DeviceMerge(method, ctx, params, base, tuple(inputs), torch.empty_like(base), ("base", *ctx.fingerprints))
+    merge_on_device([merged], Statistics())
+    assert set(launched) == kernels

@@ -258,6 +258,22 @@ def test_what_is_no_finite_number_is_told(name: str, wrong: float, device: torch
 
 
 @OVERFLOWING
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+def test_results_are_rounded_to_nearest_even_as_torch_does(dtype: torch.dtype, device: torch.device) -> None:
+    bits = torch.randint(-(2**31), 2**31, (4000,), generator=torch.Generator().manual_seed(1), dtype=torch.int32)
+    halves = (bits & ~0xFFFF) | 0x8000  # between two numbers of bfloat16
+    edges = torch.tensor([0.0, -0.0, math.inf, -math.inf, 65504.0, 65519.99, 65520.0, 3.4e38, 2**-24, 2**-25, 2.0**-26])
+    steps = torch.arange(1, 4000, 2) * 2.0**-12 + 2.0  # between two numbers of float16
+    model = torch.cat([bits.view(FP32), halves.view(FP32), edges, steps, -steps]).to(device)
+    model = model[~model.isnan()]
+    out = torch.empty(model.shape, dtype=dtype, device=device)
+    merge_on_device(
+        [merge_of(get("linear"), context(1), given(get("linear"), 1, {}), None, [model], out=out)], Statistics()
+    )
+    assert torch.equal(out.view(torch.int16), model.to(dtype).view(torch.int16))
+
+
+@OVERFLOWING
 def test_what_is_too_large_for_the_output_is_told(device: torch.device) -> None:
     model = torch.full((10,), 1e5, device=device)
     method = get("linear")
@@ -270,6 +286,10 @@ def test_what_is_too_large_for_the_output_is_told(device: torch.device) -> None:
 def test_tensors_at_odd_addresses_are_merged(device: torch.device) -> None:
     base, *inputs = (torch.cat([tensor, tensor]).to(device)[3:-4] for tensor in tensors((2050,), (BF16,), 2))
     check("ties", device, made=[base, *inputs])
+    merge = merge_of(get("ties"), context(2), given(get("ties"), 2, {}), base, inputs, out=torch.empty_like(base))
+    job = job_of(DeviceWork(merge, Statistics()))
+    assert job is not None
+    assert not job.variant.aligned
 
 
 def test_many_tensors_of_several_kinds_are_merged_together(
