@@ -86,10 +86,10 @@ class Magnitudes:
 
 
 def bins(tensor: "Tensor") -> "Tensor":
-    """Return the bin of each entry as int64, flat: its magnitude's bits as a bfloat16 number."""
+    """Return the bin of each entry as int64, flat: its magnitude's bits as a bfloat16 number, whatever a NaN's sign is."""
     import torch
 
-    return tensor.detach().flatten().abs().float().bfloat16().view(torch.int16).long()
+    return tensor.detach().flatten().abs().float().bfloat16().view(torch.int16).long() & (BINS - 1)
 
 
 def select_(delta: "Tensor", band: Band, before: Magnitudes | None = None) -> "Tensor":

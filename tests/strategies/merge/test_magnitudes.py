@@ -43,3 +43,10 @@ def test_a_band_over_several_tensors_is_that_of_them_joined(
 def test_bins_are_the_bits_of_the_magnitude_as_bfloat16() -> None:
     values = torch.tensor([0.0, -0.0, 1.0, -1.00390625, 1.01171875, float("inf")])  # two are half-way: to even
     assert bins(values).tolist() == [0, 0, 0x3F80, 0x3F80, 0x3F82, 0x7F80]
+
+
+def test_a_nan_of_either_sign_counts_as_larger_than_infinity() -> None:
+    nan = torch.tensor([0x7FC00000, -0x00400000], dtype=torch.int32).view(torch.float32)  # both signs
+    assert nan.isnan().all()
+    assert (bins(nan) > 0x7F80).all()
+    assert Magnitudes.of(nan).size == 2
