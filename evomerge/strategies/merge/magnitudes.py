@@ -86,7 +86,7 @@ class Magnitudes:
 
 
 def bins(tensor: "Tensor") -> "Tensor":
-    """Return the bin of each entry as int64, flat: its magnitude's bits as a bfloat16 number, whatever a NaN's sign is."""
+    """Return the bin of each entry as int64, flat: its magnitude's bits as a bfloat16 number; NaN has no sign."""
     import torch
 
     return tensor.detach().flatten().abs().float().bfloat16().view(torch.int16).long() & (BINS - 1)
