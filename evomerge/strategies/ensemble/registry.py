@@ -4,16 +4,15 @@ A combiner is declared by the decorator `@combiner(...)` on its rule. A plugin t
 a warning and harms nobody else.
 """
 
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from evomerge.errors import ConfigError
 from evomerge.strategies.ensemble.protocol import Combine, Combiner
 from evomerge.strategies.merge.protocol import Parameter
 from evomerge.strategies.merge.registry import nearest
+from evomerge.strategies.plugins import load_plugins
 
 ENTRY_POINTS = "evomerge.combiners"
 """Group of entry points: each names a module, or something in it, whose import declares combiners."""
@@ -58,19 +57,7 @@ def get(name: str) -> Combiner:
 def _load() -> None:
     for module in _HOUSE:
         import_module(f"evomerge.strategies.ensemble.{module}")
-    for point in entry_points(group=ENTRY_POINTS):
-        before = dict(_declared)
-        try:
-            point.load()
-        except Exception as error:  # whatever a stranger's package does at import, the others go on
-            _declared.clear()
-            _declared.update(before)
-            warnings.warn(
-                f"the combiners of {point.value} (entry point '{point.name}') are left out: "
-                f"{type(error).__name__}: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+    load_plugins(ENTRY_POINTS, "combiners", _declared)
 
 
 def _place(combine: Combine) -> str:

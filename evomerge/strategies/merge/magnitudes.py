@@ -5,6 +5,7 @@ one count of a tensor answers every density at once. Of entries whose magnitudes
 lower flat (row-major) index counts as larger, so that any number of largest entries is exact and always the same.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -31,6 +32,16 @@ class Band:
     low_places: int
     high: int = BINS
     high_places: int = 0
+
+    @classmethod
+    def between(cls, first: int, last: int, end: Callable[[int], tuple[int, int]]) -> "Band":
+        """Return the entries from the `first` (counted from 0) up to, and without, the `last` in falling magnitude.
+
+        `end(position)` returns the bin of the entry before a position, and how many of that bin come before it.
+        """
+        if last <= first:
+            return cls(low=BINS, low_places=0)
+        return cls(*end(last), *end(first))
 
 
 @dataclass(frozen=True)
@@ -62,11 +73,7 @@ class Magnitudes:
 
     def band(self, first: int, last: int) -> Band:
         """Return the entries from the `first` (counted from 0) up to, and without, the `last` in falling magnitude."""
-        if last <= first:
-            return Band(low=BINS, low_places=0)
-        low, low_places = self._end(last)
-        high, high_places = self._end(first)
-        return Band(low, low_places, high, high_places)
+        return Band.between(first, last, self._end)
 
     def _end(self, position: int) -> tuple[int, int]:
         """Return the bin that the entry before `position` is in, and how many of that bin come before `position`."""

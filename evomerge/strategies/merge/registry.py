@@ -5,12 +5,10 @@ making the schema and checking a recipe start at once; formulas import torch whe
 imported is left out with a warning and harms nobody else.
 """
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
 
 from evomerge.errors import ConfigError
 from evomerge.strategies.merge.protocol import (
@@ -25,6 +23,7 @@ from evomerge.strategies.merge.protocol import (
     Stage,
     TensorContext,
 )
+from evomerge.strategies.plugins import load_plugins
 
 ENTRY_POINTS = "evomerge.methods"
 """Group of entry points: each names a module, or something in it, whose import declares methods."""
@@ -109,19 +108,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def _load() -> None:
     for family in _FAMILIES:
         import_module(f"evomerge.strategies.merge.{family}")
-    for point in entry_points(group=ENTRY_POINTS):
-        before = dict(_declared)
-        try:
-            point.load()
-        except Exception as error:  # whatever a stranger's package does at import, the others go on
-            _declared.clear()
-            _declared.update(before)
-            warnings.warn(
-                f"the merge methods of {point.value} (entry point '{point.name}') are left out: "
-                f"{type(error).__name__}: {error}",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+    load_plugins(ENTRY_POINTS, "merge methods", _declared)
 
 
 def _place(apply: Apply) -> str:

@@ -93,11 +93,7 @@ class Histogram:
 
     def band(self, first: int, last: int) -> Band:
         """Return what `Magnitudes.band` returns."""
-        if last <= first:
-            return Band(low=BINS, low_places=0)
-        low, low_places = self._end(last)
-        high, high_places = self._end(first)
-        return Band(low, low_places, high, high_places)
+        return Band.between(first, last, self._end)
 
     def cut(self, loops: Loops, arrays: Arrays, bin_: int, places: int) -> int:
         """Return the flat index before which exactly `places` entries of a bin stand; the size if there are fewer.

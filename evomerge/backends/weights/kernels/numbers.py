@@ -5,7 +5,7 @@ int16; float32 is itself. The conversions agree with torch's bit for bit, but fo
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numba.core import types
@@ -14,27 +14,8 @@ from numpy.typing import NDArray
 
 from evomerge.backends.weights.kernels.jit import inlined, overload
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 Elements = NDArray[Any]
 """Elements of a tensor, flat: uint16 (the bits of bfloat16), int16 (of float16), or float32."""
-
-
-def elements(tensor: "Tensor") -> "Elements":
-    """Return the elements of a contiguous tensor on the CPU, sharing its memory. Raises TypeError for other dtypes."""
-    import torch
-
-    flat = tensor.detach().reshape(-1)
-    match tensor.dtype:
-        case torch.bfloat16:
-            return flat.view(torch.int16).numpy().view(np.uint16)
-        case torch.float16:
-            return flat.view(torch.int16).numpy()
-        case torch.float32:
-            return flat.numpy()
-        case _:
-            raise TypeError(f"kernels do not read {tensor.dtype}")
 
 
 def _intrinsic(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
@@ -81,7 +62,7 @@ def bin_of(number: np.float32) -> np.uint32:
     return (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
 
 
-def load(source: "Elements", index: int) -> np.float32:
+def load(source: Elements, index: int) -> np.float32:
     """Return an element as float32."""
     raise NotImplementedError
 
@@ -112,7 +93,7 @@ def delta(source: Any, index: Any, origin: Any) -> Any:
     return load(source, index) - origin
 
 
-def store(target: "Elements", index: int, number: np.float32) -> None:
+def store(target: Elements, index: int, number: np.float32) -> None:
     """Write a float32, rounded to nearest even."""
     raise NotImplementedError
 

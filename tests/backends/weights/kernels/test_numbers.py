@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from evomerge.backends.weights.kernels.jit import compiled
-from evomerge.backends.weights.kernels.numbers import Elements, bin_of, elements, load, store
+from evomerge.backends.weights.kernels.numbers import Elements, bin_of, load, store
+from evomerge.backends.weights.raw import Raw
 from evomerge.strategies.merge.magnitudes import bins
 
 
@@ -24,7 +25,7 @@ def bins_of(source: Elements, out: "np.ndarray[tuple[int], np.dtype[np.int64]]")
 
 def converted(source: Tensor, dtype: torch.dtype) -> Tensor:
     out = torch.empty(source.shape, dtype=dtype)
-    read_all(elements(source), elements(out))
+    read_all(Raw.of(source).elements, Raw.of(out).elements)
     return out
 
 
@@ -66,10 +67,5 @@ def test_bins_are_those_of_the_methods() -> None:
     source = floats()
     source = source[source.isfinite()]
     found = np.empty(source.numel(), np.int64)
-    bins_of(elements(source), found)
+    bins_of(Raw.of(source).elements, found)
     assert found.tolist() == bins(source).tolist()
-
-
-def test_other_dtypes_are_not_read() -> None:
-    with pytest.raises(TypeError, match="float64"):
-        elements(torch.zeros(2, dtype=torch.float64))
