@@ -80,7 +80,10 @@ class Document:
         if problem["type"] == "extra_forbidden":
             return self.error(path, unknown_key(str(path[-1]), _siblings(model, path)))
         if problem["type"] == "missing":
-            return self.error(path, f"'{problem['loc'][-1]}' is missing; add it")
+            missing = str(problem["loc"][-1])
+            meant = difflib.get_close_matches(missing, map(str, problem["input"]), n=1, cutoff=0.8)
+            fix = f"is '{meant[0]}' meant to be it?" if meant else "add it"
+            return self.error(path, f"'{missing}' is missing; {fix}")
         message = problem["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         shown = (
             ""

@@ -123,6 +123,11 @@ def test_messages_name_file_line_and_key(change: str, sentence: str) -> None:
 
 def test_a_missing_key_is_named_with_where_it_belongs() -> None:
     with pytest.raises(ConfigError, match=r"f\.yaml:4: models\[0\]: 'model' is missing; add it"):
+        parse_yaml(RECIPE.replace("model: b", "weight: 1"), "f.yaml").parse(MergeSettings)
+
+
+def test_a_missing_key_that_is_there_misspelt_is_named_with_it() -> None:
+    with pytest.raises(ConfigError, match=r"f\.yaml:4: models\[0\]: 'model' is missing; is 'modle' meant to be it\?"):
         parse_yaml(RECIPE.replace("model: b", "modle: b"), "f.yaml").parse(MergeSettings)
 
 
