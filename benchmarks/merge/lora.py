@@ -1,12 +1,14 @@
 """Merging adapters: ours beside peft's `add_weighted_adapter`, both in memory with the adapters loaded.
 
 Compared are the exact sum (peft's `cat`), and the sum brought back to the rank of one adapter (peft's `svd`). peft's
-`linear` is not among them: it adds up the factors and not their products, which is another model.
+`linear` is not among them: it adds up the factors and not their products, which is another model. Besides the time that
+passes, processor seconds are counted: these hardly depend on what else the machine does.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +22,31 @@ WEIGHTS = (0.5, 0.3, 0.7)
 
 @dataclass
 class Times:
-    """Seconds of one way to merge."""
+    """Seconds of one way to merge, as they pass and as processors are busy with it."""
 
-    ours: list[float] = field(default_factory=list[float])
-    peft: list[float] = field(default_factory=list[float])
+    passed: list[float] = field(default_factory=list[float])
+    busy: list[float] = field(default_factory=list[float])
+
+    def add(self, merge: Callable[[], object]) -> None:
+        """Merge once more, and keep its times."""
+        begin, busy = time.perf_counter(), time.process_time()
+        merge()
+        self.passed.append(time.perf_counter() - begin)
+        self.busy.append(time.process_time() - busy)
 
 
-def measured(family: Family, adapters: Sequence[Path], repeats: int, *, quick: bool) -> dict[str, Times]:
+@dataclass
+class Both:
+    """What both take for the same merge, in turn."""
+
+    ours: Times = field(default_factory=Times)
+    peft: Times = field(default_factory=Times)
+
+
+def measured(family: Family, adapters: Sequence[Path], repeats: int, *, quick: bool) -> dict[str, Both]:
     """Measure both in turn; if `quick`, without the ways that take peft minutes."""
     store, model = WeightStore(), _peft(family, adapters)
+    names = [folder.name for folder in adapters]
     inputs = tuple(
         Input(Source(str(folder)), {"weight": weight}) for folder, weight in zip(adapters, WEIGHTS, strict=True)
     )
@@ -40,29 +58,43 @@ def measured(family: Family, adapters: Sequence[Path], repeats: int, *, quick: b
     if quick:
         del ways["svd"]
     recipes = {way: store.resolve(recipe, family.base.parent) for way, (recipe, _) in ways.items()}
-    found = {way: Times() for way in ways}
+    found: dict[str, Both] = {}
     for number in range(repeats + 1):
         for way, (_, settings) in ways.items():
-            begin = time.perf_counter()
-            store.low_rank(recipes[way])
-            between = time.perf_counter()
-            names = [folder.name for folder in adapters]
-            model.add_weighted_adapter(names, list(WEIGHTS), "merged", combination_type=way, **settings)
-            end = time.perf_counter()
+            both = Both() if number <= 1 else found[way]  # the first round warms up
+            both.ours.add(partial(store.low_rank, recipes[way]))
+            both.peft.add(
+                partial(model.add_weighted_adapter, names, list(WEIGHTS), "merged", combination_type=way, **settings)
+            )
             model.delete_adapter("merged")
-            if number:
-                found[way].ours.append(between - begin)
-                found[way].peft.append(end - between)
+            found[way] = both
     return found
 
 
-def shown(found: Mapping[str, Times]) -> str:
+def shown(found: Mapping[str, Both]) -> str:
     """Return the table."""
     rows = [
-        (f"`{way}`", seconds(times.ours), seconds(times.peft), ratio(times.peft, times.ours))
-        for way, times in found.items()
+        (
+            f"`{way}`",
+            seconds(both.ours.passed),
+            seconds(both.peft.passed),
+            ratio(both.peft.passed, both.ours.passed),
+            seconds(both.ours.busy),
+            seconds(both.peft.busy),
+            ratio(both.peft.busy, both.ours.busy),
+        )
+        for way, both in found.items()
     ]
-    return table(("peft's name for it", "evomerge, s", "peft, s", "times faster"), rows)
+    header = (
+        "peft's name for it",
+        "evomerge, s",
+        "peft, s",
+        "times faster",
+        "evomerge, processor s",
+        "peft, processor s",
+        "times less",
+    )
+    return table(header, rows)
 
 
 def _peft(family: Family, adapters: Sequence[Path]) -> Any:
