@@ -53,6 +53,10 @@ def key(case: Case, family: str) -> str:
     return f"{case.name} {family}".replace(",", "").replace(" ", "-")
 
 
+def exported(case: Case) -> str:
+    return f"exported-{key(case, 'odd')}"
+
+
 def each(cases: tuple[Case, ...]) -> list[object]:
     return [pytest.param(case, family, id=key(case, family)) for case in cases for family in case.families]
 
@@ -87,9 +91,23 @@ def stacked(family: Family) -> Stack:
     return Stack((Slice(models[0], (0, 2)), Slice(models[1], (1, 3), scale=0.5), Slice(models[2], (2, 3))), head="last")
 
 
+def sliced(family: Family) -> Stack:
+    def of(first: int, end: int, *weights: float) -> Slice:
+        pairs = zip(family.experts, weights, strict=False)
+        inputs = (
+            Input(Stack((Slice(Source(str(folder)), (first, end)),)), {"weight": Gradient((weight, weight / 2))})
+            for folder, weight in pairs
+        )
+        return Slice(Merge("task_arithmetic", tuple(inputs), Stack((Slice(Source(str(family.base)), (first, end)),))))
+
+    return Stack((of(0, 2, 0.3, 0.5, 0.1), of(1, 3, 0.7, 0.2)), head="last")
+
+
 EXPORTED: Mapping[str, Callable[[Family], WeightRecipe]] = {
-    made.__name__: made for made in (by_role, by_layers, along_depth, without_base, stacked)
+    made.__name__: made for made in (by_role, by_layers, along_depth, without_base, stacked, sliced)
 }
+WRITTEN_BY_US = tuple(case for case in CASES if "odd" in case.families)
+"""Cases that are also exported, for mergekit to make the same of the file that we write for it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +137,11 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
         store = WeightStore()
         export(store, store.resolve(made(families["odd"]), Path.cwd()), exports / name)
         shutil.copy(exports / name / "mergekit.yaml", folder / f"{name}.yaml")
+    for case in WRITTEN_BY_US:
+        store, name = WeightStore(), exported(case)
+        export(store, store.resolve(recipe_of(case, families["odd"]), Path.cwd()), exports / name)
+        config = yaml.safe_load((exports / name / "mergekit.yaml").read_text(encoding="utf-8"))
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config | {"dtype": case.dtype}), encoding="utf-8")
     odd = families["odd"]
     for name, text in WRITTEN.items():
         one, two, _ = odd.experts
@@ -131,10 +154,14 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 
 def merged(case: Case, family: Family) -> Tensors:
     """What evomerge makes of a case."""
+    return computed(recipe_of(case, family))
+
+
+def recipe_of(case: Case, family: Family) -> Merge:
     pairs = zip(family.experts, case.models, strict=False)
     inputs = tuple(Input(Source(str(expert)), params) for expert, params in pairs)
     base = Source(str(family.base)) if case.base else None
-    return computed(Merge(case.method, inputs, base, case.params, seed=1))
+    return Merge(case.method, inputs, base, case.params, seed=1)
 
 
 def computed(recipe: WeightRecipe) -> Tensors:
@@ -163,9 +190,11 @@ class Compared:
     deltas: list[torch.Tensor]
 
 
-def compared(oracle: Oracle, case: Case, name: str, ours: Tensors | None = None) -> Iterator[Compared]:
+def compared(
+    oracle: Oracle, case: Case, name: str, ours: Tensors | None = None, theirs: Tensors | None = None
+) -> Iterator[Compared]:
     family = oracle.families[name]
-    ours, theirs = ours or merged(case, family), oracle.merged(key(case, name))
+    ours, theirs = ours or merged(case, family), theirs or oracle.merged(key(case, name))
     assert ours.keys() == theirs.keys()
     base, *experts = (load_file(folder / "model.safetensors") for folder in (family.base, *family.experts))
     for tensor, own in ours.items():
@@ -222,6 +251,12 @@ def test_the_mergekit_yaml_of_an_export_gives_the_tensors_of_the_export(oracle: 
     for tensor, own in ours.items():
         assert own.dtype == theirs[tensor].dtype
         assert not off(own, theirs[tensor], base.get(tensor, own)).any(), tensor
+
+
+@pytest.mark.parametrize("case", WRITTEN_BY_US, ids=exported)
+def test_mergekit_makes_the_same_of_the_file_that_an_export_has_for_it(oracle: Oracle, case: Case) -> None:
+    ours = load_file(oracle.exports / exported(case) / "model.safetensors")
+    check_same(case, compared(oracle, case, "odd", ours, oracle.merged(exported(case))))
 
 
 def statistics(change: torch.Tensor, tensor: Compared) -> torch.Tensor:

@@ -1,31 +1,47 @@
 """A recipe as the YAML of mergekit, where both mean the same; a sentence why not where they do not.
 
-Formulas, gradients over depth and first-match filters agree with mergekit's; groups become filters, which are tried on
-every tensor's name before they are believed. Random masks are drawn differently: that is said in a comment.
+Methods and parameters are those of the table by which files of mergekit are read, so what is written reads back as the
+recipe. Where a result may be another all the same (random masks are drawn differently), a comment in the file says so.
 """
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
+from evomerge.backends.weights.mergekit_values import NotExpressible, Writer, first_of
 from evomerge.backends.weights.result import NAMES as DTYPES
 from evomerge.backends.weights.stacking import is_output
-from evomerge.recipe.groups import KNOWN_GROUPS, Grouping, Layout, layer_of
-from evomerge.recipe.holes import Hole
-from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, result_of
-from evomerge.recipe.values import ByGroup, ByPattern, Gradient, Scalar, Value, scalars
-from evomerge.strategies.merge.registry import get
+from evomerge.recipe.groups import Layout
+from evomerge.recipe.mergekit.methods import METHODS, PASSTHROUGH
+from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, is_part, result_of
+from evomerge.recipe.values import Value
 
-_ANY = "*"
-_NAMES: Mapping[str, str] = {"scale": "lambda"}
-_MASKS = (
-    "# mergekit draws other random masks, and keeps each tensor's sum of magnitudes: its result is another sample.\n"
-)
+_METHODS = {known.ours: (theirs, known) for theirs, known in METHODS.items()}
 
 
-class NotExpressible(Exception):
-    """Why a recipe cannot be said to mergekit, as the end of a sentence."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A merge in their words: method, base, parameters, and the models with theirs, the base first where it is listed.
+
+    `apart` says what may come out otherwise.
+    """
+
+    method: str
+    base: str | None
+    models: list[dict[str, Any]]
+    parameters: dict[str, Any]
+    apart: str
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What comes first in the file."""
+        return {"merge_method": self.method} | ({} if self.base is None else {"base_model": self.base})
+
+    @property
+    def tail(self) -> dict[str, Any]:
+        """What comes last."""
+        return {"parameters": self.parameters} if self.parameters else {}
 
 
 def to_mergekit(recipe: WeightRecipe, layout: Layout, dtype: str) -> str:
@@ -35,15 +51,23 @@ def to_mergekit(recipe: WeightRecipe, layout: Layout, dtype: str) -> str:
     """
     if result_of(recipe).tokenizer is not None:
         raise NotExpressible("it fits vocabularies to each other in a way of its own")
-    config, comment = _stack(recipe, layout) if isinstance(recipe, Stack) else _merge(recipe, layout)
+    match recipe:
+        case Source():
+            raise NotExpressible("it is a single model")
+        case Merge():
+            config, apart = _merged(recipe, layout)
+        case Stack() if any(isinstance(item.recipe, Merge) for item in recipe.slices):
+            config, apart = _merged_slices(recipe, layout)
+        case Stack():
+            config, apart = _passed(recipe, layout), ""
     config |= {"dtype": "float32", "out_dtype": DTYPES[dtype]}
+    comment = f"# {apart}\n" if apart else ""
     return comment + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
 
 
-def _stack(stack: Stack, layout: Layout) -> tuple[dict[str, Any], str]:
-    first, last = stack.slices[0].recipe, stack.slices[-1].recipe
-    if (stack.base or first) != first or (stack.head == "base" and last != first):
-        raise NotExpressible("it takes what stands before the layers from the first slice, what follows from the last")
+def _passed(stack: Stack, layout: Layout) -> dict[str, Any]:
+    """Return a stack of layers as they are."""
+    _check_ends(stack)
     slices: list[dict[str, Any]] = []
     for item in stack.slices:
         if item.layers is None:
@@ -52,167 +76,85 @@ def _stack(stack: Stack, layout: Layout) -> tuple[dict[str, Any], str]:
         if item.scale != 1:
             source["parameters"] = {"scale": _output_scale(item.scale, layout)}
         slices.append({"sources": [source]})
-    return {"merge_method": "passthrough", "slices": slices}, ""
+    return {"merge_method": PASSTHROUGH, "slices": slices}
+
+
+def _check_ends(stack: Stack) -> None:
+    first, last = stack.slices[0].recipe, stack.slices[-1].recipe
+    if (stack.base or first) != first or (stack.head == "base" and last != first):
+        raise NotExpressible("it takes what stands before the layers from the first slice, what follows from the last")
 
 
 def _output_scale(scale: Value, layout: Layout) -> list[dict[str, Any]]:
     entries = [{"filter": part, "value": scale} for part in ("o_proj", "down_proj")] + [{"value": 1.0}]
-    if any(is_output(tensor) != (_first(entries, tensor) == scale) for tensor in layout.tensors):
+    if any(is_output(tensor) != (first_of(entries, tensor) == scale) for tensor in layout.tensors):
         raise NotExpressible("its filters do not fit what the layers of these models end with")
     return entries
 
 
-def _merge(recipe: WeightRecipe, layout: Layout) -> tuple[dict[str, Any], str]:
-    if not isinstance(recipe, Merge):
-        raise NotExpressible("it is a single model")
-    if recipe.refactor is not None:
+def _merged(merge: Merge, layout: Layout) -> tuple[dict[str, Any], str]:
+    """Return a merge of whole models, or of the same layers of each, and what may come out otherwise."""
+    sliced = any(isinstance(item.recipe, Stack) for item in merge.inputs)
+    said = _said(merge, layout, sliced=sliced)
+    if sliced:
+        return said.head | {"slices": [{"sources": said.models} | said.tail]}, said.apart
+    return said.head | {"models": said.models} | said.tail, said.apart
+
+
+def _merged_slices(stack: Stack, layout: Layout) -> tuple[dict[str, Any], str]:
+    """Return a stack of merged layers, and what may come out otherwise."""
+    _check_ends(stack)
+    slices: list[_Said] = []
+    for index, item in enumerate(stack.slices):
+        if not isinstance(item.recipe, Merge) or item.layers is not None or item.scale != 1:
+            raise NotExpressible("some of its slices are merges, and those of mergekit are all merged of layers alike")
+        slices.append(_said(item.recipe, layout.part("stack", index, "model"), sliced=True))
+    first = slices[0]
+    if any(said.method != first.method or said.base != first.base for said in slices):
+        raise NotExpressible("its slices differ in method or base, and those of mergekit have one")
+    if len(slices[-1].models) > len(first.models):
+        raise NotExpressible("its last slice has more models than its first, and mergekit leaves some out in the head")
+    return first.head | {"slices": [{"sources": said.models} | said.tail for said in slices]}, first.apart
+
+
+def _said(merge: Merge, layout: Layout, *, sliced: bool) -> _Said:
+    if merge.refactor is not None:
         raise NotExpressible("it is refactored to a low rank")
-    models = [_name(item.recipe) for item in recipe.inputs]
-    base = None if recipe.base is None else _name(recipe.base)
-    writer = _Writer(recipe, layout)
-    config: dict[str, Any] = {"merge_method": str(recipe.method)}
-    match recipe.method:
-        case "slerp":
-            models = models if base is None else [base, *models]
-            config |= {"base_model": models[0], "models": [{"model": model} for model in models]}
-            config["parameters"] = writer.merge("t")
-        case "linear":
-            config |= {"models": writer.models(models, "weight"), "parameters": writer.merge("normalize")}
-        case "task_arithmetic":
-            config |= {"base_model": base, "models": writer.models(models, "weight")}
-            config["parameters"] = writer.merge("scale", "normalize")
-        case "dare_linear":
-            config |= {"base_model": base, "models": writer.models(models, "weight", "density")}
-            config["parameters"] = writer.merge("scale", "normalize") | {"rescale": True}
-        case "ties" | "dare_ties":
-            config |= {"base_model": base, "models": writer.models(models, "weight", "density")}
-            config["parameters"] = writer.merge("scale") | {"normalize": writer.mean()}
-            if recipe.method == "dare_ties":
-                config["parameters"] |= {"rescale": True}
-        case _:
-            raise NotExpressible(f"it has no method that means what {recipe.method} means here")
-    return config, _MASKS if str(recipe.method).startswith("dare") else ""
+    if str(merge.method) not in _METHODS:
+        raise NotExpressible(f"it has no method that means what {merge.method} means here")
+    theirs, known = _METHODS[str(merge.method)]
+    writer = Writer(merge, layout, theirs, known, sliced=sliced)
+    writer.check()
+    models = [_entry(item.recipe, writer.model(item.params), sliced=sliced) for item in merge.inputs]
+    base = None if merge.base is None else _entry(merge.base, {}, sliced=sliced)
+    if known.base == "start" and base is None:
+        base, *models = models
+    names = [model["model"] for model in models]
+    if len(set(names)) < len(names):
+        raise NotExpressible("a model is there twice, and mergekit takes each once")
+    if known.base == "model":
+        base = base if base is not None and base["model"] in names else None
+    elif base is not None:
+        if base["model"] in names:
+            raise NotExpressible("its base is one of its models, and mergekit leaves the base out of these")
+        models = [base, *models] if sliced or known.base == "start" else models
+    return _Said(theirs, None if base is None else base["model"], models, writer.merge(), known.apart)
+
+
+def _entry(recipe: WeightRecipe, params: dict[str, Any], *, sliced: bool) -> dict[str, Any]:
+    """Return a model with its own parameters; of a slice, with the layers that are meant."""
+    entry: dict[str, Any] = {}
+    if sliced:
+        if not (isinstance(recipe, Stack) and is_part(recipe)):
+            raise NotExpressible("it merges whole models with parts of others")
+        part = recipe.slices[0]
+        recipe, entry = part.recipe, {"layer_range": list(part.layers or ())}
+    return {"model": _name(recipe)} | entry | ({"parameters": params} if params else {})
 
 
 def _name(recipe: WeightRecipe) -> str:
     if not isinstance(recipe, Source):
         raise NotExpressible("it merges merges or slices, and one file of mergekit describes one merge")
+    if any(sign in recipe.model for sign in "+@"):
+        raise NotExpressible(f"mergekit takes a + or @ in a model's name ({recipe.model}) for more than a letter")
     return recipe.model if recipe.revision is None else f"{recipe.model}@{recipe.revision}"
-
-
-class _Writer:
-    """Writes the parameters of one merge."""
-
-    def __init__(self, merge: Merge, layout: Layout) -> None:
-        self._merge = merge
-        self._grouping = Grouping.of(merge, layout)
-        self._declared = {parameter.name: parameter for parameter in get(str(merge.method)).parameters}
-
-    def merge(self, *names: str) -> dict[str, Any]:
-        """Return parameters of the merge itself."""
-        return {_NAMES.get(name, name): self._written(self._merge.params.get(name), name) for name in names}
-
-    def models(self, models: list[str], *names: str) -> list[dict[str, Any]]:
-        """Return the models with parameters of their own."""
-        return [
-            {"model": model, "parameters": {name: self._written(item.params.get(name), name) for name in names}}
-            for model, item in zip(models, self._merge.inputs, strict=True)
-        ]
-
-    def mean(self) -> bool:
-        """Return whether what agrees is averaged rather than summed, where that means the same for every weight."""
-        chosen = self._merge.params.get("merge_func", self._declared["merge_func"].default)
-        if chosen not in ("mean", "sum"):
-            raise NotExpressible("it has no merge_func but the mean and the sum, the same for all tensors")
-        weights = [number for item in self._merge.inputs for number in _numbers(item.params.get("weight", 1.0))]
-        if chosen == "mean" and min(weights) < 0:
-            raise NotExpressible("it divides by weights rather than by their magnitudes, and some are negative")
-        return chosen == "mean"
-
-    def _written(self, value: Value | None, name: str) -> Any:
-        default = self._declared[name].default
-        if value is None:
-            return default
-        if isinstance(value, Gradient):
-            value = ByPattern(((_ANY, value),))
-        if not isinstance(value, ByGroup | ByPattern):
-            return value
-        entries = self._filtered(value, default)
-        return entries[0]["value"] if len(entries) == 1 else entries
-
-    def _filtered(self, value: ByGroup | ByPattern, default: Scalar) -> list[dict[str, Any]]:
-        """Return values by filter: mergekit takes the first whose filter is a part of the tensor's name."""
-        wanted: dict[str, Any] = {}
-        layout = self._grouping.layout
-        for tensor in layout.tensors:
-            known = (
-                value.values.get(self._grouping.group(tensor) or "") if isinstance(value, ByGroup) else value.of(tensor)
-            )
-            if isinstance(known, Gradient) and layer_of(tensor) is None:
-                known = known.at(layout.depth(tensor))
-            wanted[tensor] = default if known is None else _plain(known)
-        by_pattern = _by_pattern(value, default) if isinstance(value, ByPattern) else []
-        inside = {tensor: found for tensor, found in wanted.items() if layer_of(tensor) is not None}
-        outside = _by_name({tensor: found for tensor, found in wanted.items() if tensor not in inside})
-        short = (by_pattern, self._by_role(wanted), [*outside, *by_pattern], [*outside, *self._by_role(inside)])
-        for entries in (*short, _by_layer(wanted), _by_name(wanted)):
-            if all(_first(entries, tensor) == found for tensor, found in wanted.items()):
-                return entries
-        raise NotExpressible("its filters cannot tell these groups apart")
-
-    def _by_role(self, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return one filter for each pattern of the groups that some tensor needs, and the value of what is left."""
-        entries: list[dict[str, Any]] = []
-        left = dict(wanted)
-        own, listed = self._merge.groups, self._merge.per.groups
-        groups = [own[name] for name in own if name in listed]
-        groups += [KNOWN_GROUPS[name] for name in KNOWN_GROUPS if name in listed and name not in own]
-        for patterns in groups:
-            for pattern in patterns:
-                taken = [tensor for tensor in left if pattern.strip("*") in tensor]
-                if taken:
-                    entries.append({"filter": pattern.strip("*"), "value": left[taken[0]]})
-                left = {tensor: found for tensor, found in left.items() if tensor not in taken}
-        rest = next(iter(left.values()), None)
-        entries = [entry for entry in entries if entry["value"] != rest]
-        return entries if rest is None else [*entries, {"value": rest}]
-
-
-def _by_layer(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    entries: dict[str, Any] = {}
-    for tensor, found in wanted.items():
-        number = layer_of(tensor)
-        before, dot, _ = tensor.partition(f".{number}.")
-        entries.setdefault(before + dot if number is not None else tensor, found)
-    return [{"filter": part, "value": found} for part, found in entries.items()]
-
-
-def _by_name(wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    longest_first = sorted(wanted, key=lambda tensor: (-len(tensor), tensor))
-    return [{"filter": tensor, "value": wanted[tensor]} for tensor in longest_first]
-
-
-def _first(entries: list[dict[str, Any]], tensor: str) -> Any:
-    """Return what mergekit reads: the first filter in the name; outside the layers the first point of a gradient."""
-    found = next((entry["value"] for entry in entries if entry.get("filter", "") in tensor), None)
-    return found[0] if isinstance(found, list) and layer_of(tensor) is None else found  # pyright: ignore[reportUnknownVariableType]  # YAML
-
-
-def _by_pattern(value: ByPattern, default: Scalar) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = []
-    for pattern, item in value.values:
-        if pattern == _ANY:
-            return [*entries, {"value": _plain(item)}]
-        entries.append({"filter": pattern.strip(_ANY), "value": _plain(item)})
-    return [*entries, {"value": default}]
-
-
-def _plain(value: Value) -> Any:
-    return list(value.points) if isinstance(value, Gradient) else value
-
-
-def _numbers(value: Value) -> list[float]:
-    parts = list(scalars(value))
-    if any(isinstance(part, Hole) for part in parts):
-        raise NotExpressible("it still has holes")
-    return [float(part) for part in parts if isinstance(part, int | float) and not isinstance(part, bool)]

@@ -29,7 +29,8 @@ class Parameter:
 class Method:
     """A method of mergekit's: our name for it, its parameters by their names there, and what ours needs besides.
 
-    `at` are parameters that must be at this value, which is the only one that ours has.
+    `at` are parameters that must be at this value, which is the only one that ours has. `apart` is a sentence about
+    where the results may differ although the same is meant.
     """
 
     ours: str
@@ -38,6 +39,7 @@ class Method:
     models: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
     besides: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
     at: Mapping[str, Scalar] = field(default_factory=dict[str, Scalar])
+    apart: str = ""
 
 
 WEIGHT = Parameter("weight", 1.0)
@@ -66,22 +68,34 @@ def _each(**parameters: Parameter) -> dict[str, Parameter]:
 _GAMMA = Parameter("gamma", 0.01)
 _EPSILON = Parameter("epsilon", 0.15)
 _PLAIN: Mapping[str, Scalar] = {"rescale": False}
+_MASKS = "mergekit draws other random masks: its result is another sample."
+_ALIKE = "Where changes are small (mean squares that add up to less than 1e-6) mergekit weighs all models alike."
 
 METHODS: Mapping[str, Method] = {
     "linear": Method("linear", "model", {"normalize": _normalize(default=True)}, {"weight": WEIGHT}),
     "task_arithmetic": Method("task_arithmetic", "base", _sum(normalize=_normalize(default=False)), {"weight": WEIGHT}),
     "ties": Method("ties", "base", _sum(normalize=_agreed(default=True)), _each(), at=_PLAIN),
-    "dare_ties": Method("dare_ties", "base", _sum(normalize=_agreed(default=False), rescale=_L1), _each()),
-    "dare_linear": Method("dare_linear", "base", _sum(normalize=_normalize(default=False), rescale=_L1), _each()),
+    "dare_ties": Method(
+        "dare_ties", "base", _sum(normalize=_agreed(default=False), rescale=_L1), _each(), apart=_MASKS
+    ),
+    "dare_linear": Method(
+        "dare_linear", "base", _sum(normalize=_normalize(default=False), rescale=_L1), _each(), apart=_MASKS
+    ),
     "breadcrumbs": Method(
         "breadcrumbs", "base", _sum(normalize=_normalize(default=False)), _each(gamma=_GAMMA), at=_PLAIN
     ),
     "breadcrumbs_ties": Method(
         "breadcrumbs_ties", "base", _sum(normalize=_agreed(default=False)), _each(gamma=_GAMMA), at=_PLAIN
     ),
-    "della": Method("della", "base", _sum(normalize=_agreed(default=True), rescale=_L1), _each(epsilon=_EPSILON)),
+    "della": Method(
+        "della", "base", _sum(normalize=_agreed(default=True), rescale=_L1), _each(epsilon=_EPSILON), apart=_MASKS
+    ),
     "della_linear": Method(
-        "della_linear", "base", _sum(normalize=_normalize(default=False), rescale=_L1), _each(epsilon=_EPSILON)
+        "della_linear",
+        "base",
+        _sum(normalize=_normalize(default=False), rescale=_L1),
+        _each(epsilon=_EPSILON),
+        apart=_MASKS,
     ),
     "slerp": Method("slerp", "start", {"t": Parameter("t", None)}),
     "nuslerp": Method(
@@ -101,7 +115,7 @@ METHODS: Mapping[str, Method] = {
     "model_stock": Method(
         "model_stock", "base", {"filter_wise": Parameter("filter_wise", False)}, besides={"clamp": False}
     ),
-    "sce": Method("sce", "base", {"select_topk": Parameter("select_topk", 1.0)}),
+    "sce": Method("sce", "base", {"select_topk": Parameter("select_topk", 1.0)}, apart=_ALIKE),
     "nearswap": Method("nearswap", "base", {"t": Parameter("t", None)}),
     "arcee_fusion": Method("arcee_fusion", "base"),
     "ram": Method("ram", "base", {"epsilon": Parameter("epsilon", 1e-5)}),
