@@ -141,7 +141,9 @@ def _merge(plan: MergePlan, context: TensorContext) -> TensorMerge:
     under = base.float32() if base is not None and any(isinstance(item, Adapter) for item in plan.inputs) else None
     inputs = tuple(_readable(item, name, under) for item in plan.inputs)
     used = None if plan.method.needs.base == "unused" else base
-    return TensorMerge(plan.method, context, plan.parameters(name), used, inputs, plan.identity, plan.statistics)
+    return TensorMerge(
+        plan.method, context, plan.parameters(name), used, inputs, plan.identity, plan.statistics, plan.lasting
+    )
 
 
 def _readable(plan: Plan, name: str, under: "Tensor | None") -> Raw:

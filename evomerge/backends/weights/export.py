@@ -79,7 +79,8 @@ def export(
             write_adapter(beside, factors, store.name_of(artifact.base), modules)
             artifact = replace(artifact, loss=store.loss(recipe, factors))
         else:
-            write_model(beside, store.outline(recipe), store.raws(recipe), shard_bytes=shard_bytes, durable=durable)
+            tensors = store.raws(recipe, lasting=False)
+            write_model(beside, store.outline(recipe), tensors, shard_bytes=shard_bytes, durable=durable)
         write_words(beside, store, recipe, artifact, title=out.name, extra=card)
         beside.replace(out)
     except OSError as error:

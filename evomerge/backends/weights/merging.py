@@ -26,7 +26,8 @@ R = TypeVar("R")
 class TensorMerge:
     """What a method makes of one tensor of a base and of inputs, which may be views of files, of any float dtype.
 
-    `identity` says what base (None where there is none) and inputs are, in this order.
+    `identity` says what base (None where there is none) and inputs are, in this order. Unless `lasting`, they are not
+    merged again.
     """
 
     method: Method
@@ -36,6 +37,7 @@ class TensorMerge:
     inputs: tuple[Raw, ...]
     identity: tuple[Hashable, ...]
     statistics: Statistics
+    lasting: bool = True
 
     def into(self, out: Raw) -> bool:
         """Write the merged tensor into `out` and return whether all of it is finite.
@@ -79,7 +81,7 @@ class TensorMerge:
         from evomerge.backends.weights.kernels.work import Sources
 
         context, kept = replace(self.ctx, shape=self.inputs[0].shape), self.statistics
-        return Sources(context, self.base, self.inputs, kept.threads, self.keep, kept.scratch.room)
+        return Sources(context, self.base, self.inputs, kept.threads, self.keep, kept.scratch.room, self.lasting)
 
     @property
     def _floats(self) -> "list[Tensor]":

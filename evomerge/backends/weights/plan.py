@@ -25,7 +25,10 @@ _SUM_TOLERANCE = 1e-9
 
 @dataclass(frozen=True, eq=False)
 class MergePlan:
-    """One merge of a recipe, with its base and inputs planned; `changed` is None but for adapters on one base."""
+    """One merge of a recipe, with its base and inputs planned; `changed` is None but for adapters on one base.
+
+    Unless `lasting`, its tensors are merged once.
+    """
 
     merge: Merge
     method: Method
@@ -35,6 +38,7 @@ class MergePlan:
     fingerprints: tuple[str, ...]
     changed: frozenset[str] | None
     statistics: Statistics
+    lasting: bool = True
 
     @cached_property
     def identity(self) -> tuple[str | None, ...]:
@@ -161,14 +165,15 @@ def rank_of(plan: Plan, module: str) -> int:
             return 0
 
 
-def planned(models: Models, recipe: WeightRecipe, layout: Layout) -> Plan:
+def planned(models: Models, recipe: WeightRecipe, layout: Layout, *, lasting: bool = True) -> Plan:
     """Return the plan of a recipe without holes; `layout` is that of the whole recipe, by which its merges group.
 
+    Unless `lasting`, nothing that is as large as a model is kept for the next plan.
     Raises ConfigError for a method that is not known, SourceError for sources that cannot be opened.
     """
     if isinstance(recipe, Source):
         return models.open(recipe)
-    below = {key: planned(models, child, layout.part(*key)) for key, child in children(recipe)}
+    below = {key: planned(models, child, layout.part(*key), lasting=lasting) for key, child in children(recipe)}
     base = below.pop(("base",), None)
     if isinstance(recipe, Stack):
         if any(isinstance(item.scale, Hole) for item in recipe.slices):
@@ -189,6 +194,7 @@ def planned(models: Models, recipe: WeightRecipe, layout: Layout) -> Plan:
         fingerprints=tuple(_fingerprint(item.recipe) for item in recipe.inputs),
         changed=models.changed(recipe),
         statistics=models.statistics,
+        lasting=lasting,
     )
 
 

@@ -112,15 +112,16 @@ class WeightStore:
             yield name, raw.tensor()
 
     def raws(
-        self, recipe: WeightRecipe, room: Callable[[str], Raw | None] = lambda _: None
+        self, recipe: WeightRecipe, room: Callable[[str], Raw | None] = lambda _: None, *, lasting: bool = True
     ) -> Iterator[tuple[str, Raw]]:
         """Yield the names and tensors of the recipe's checkpoint, in the base's dtypes or its own; tied weights once.
 
         Computed in float32 and rounded once, into the `room` that there is for a tensor of that name (of its dtype and
         shape), or else into new memory. For a recipe that becomes an adapter, this is the base with `low_rank` added.
-        Tensors that hold no floats are the base's. Raises CandidateError for a result that is not finite.
+        Tensors that hold no floats are the base's. Unless `lasting`, the models are not merged again, and nothing as
+        large as they are is kept for that. Raises CandidateError for a result that is not finite.
         """
-        plan = self._plan(recipe)
+        plan = self._plan(recipe, lasting=lasting)
         outline = self.outline(recipe)
 
         def merged(name: str) -> tuple[str, Raw]:
@@ -200,9 +201,9 @@ class WeightStore:
         self._written.setdefault((found.model, found.revision), source)
         return replace(found, fingerprint=fingerprint(model))
 
-    def _plan(self, recipe: WeightRecipe) -> Plan:
+    def _plan(self, recipe: WeightRecipe, *, lasting: bool = True) -> Plan:
         models = self._of(recipe)
-        return planned(models, recipe, models.layout(recipe))
+        return planned(models, recipe, models.layout(recipe), lasting=lasting)
 
     def _modules(self, recipe: WeightRecipe) -> list[str]:
         return [module_of(name) for name in sorted(self._of(recipe).changed(recipe) or (), key=natural)]

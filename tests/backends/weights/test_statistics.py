@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evomerge.backends.weights import models
-from evomerge.backends.weights.kernels import scratch
+from evomerge.backends.weights.kernels import ranks, scratch
 from evomerge.backends.weights.kernels.scratch import LARGE, cost_of
 from evomerge.backends.weights.statistics import Statistics
 from evomerge.backends.weights.store import WeightStore
@@ -96,6 +96,22 @@ def test_statistics_do_not_depend_on_the_order_of_models(
     turned = dict(store.tensors(store.resolve(replace(recipe, inputs=recipe.inputs[::-1]), Path("/"))))
     assert all(torch.equal(tensors[key], turned[key]) for key in tensors)
     assert name == "pcb" or statistics.computed == before
+
+
+@pytest.mark.parametrize("rescale", ["l1", "unbiased"])
+@pytest.mark.parametrize("name", ["della", "della_linear"])
+def test_a_single_merge_keeps_no_ranks_and_changes_no_bit(
+    name: str, rescale: str, folders: list[Path], statistics: Statistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ranks, "UNIT", 1 << 10)
+    store = WeightStore()
+    recipe = next(candidates(methods()[name], folders))
+    recipe = store.resolve(replace(recipe, params=recipe.params | {"rescale": rescale}), Path("/"))
+    once = {key: raw.tensor() for key, raw in store.raws(recipe, lasting=False)}
+    assert not statistics.computed
+    again = dict(store.tensors(recipe))
+    assert set(statistics.computed) == {"ranks"}
+    assert all(torch.equal(once[key], again[key]) for key in again)
 
 
 def test_ranks_of_models_that_never_come_again_are_forgotten() -> None:

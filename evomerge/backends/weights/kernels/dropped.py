@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.backends.weights.kernels.jit import compiled, inlined
+from evomerge.backends.weights.kernels.jit import compiled, inlined, inlined_in_any_order
 from evomerge.backends.weights.kernels.numbers import delta, load, store
 from evomerge.backends.weights.kernels.tuples import each, each_with, times
 from evomerge.backends.weights.kernels.votes import Combine, agreeing_max, agreeing_mean, agreeing_sum, summed
-from evomerge.backends.weights.kernels.work import Work, floats
+from evomerge.backends.weights.kernels.work import UNIT, Work, floats
 from evomerge.strategies.merge.averages import shares
 from evomerge.strategies.merge.masks import expert_key, highest_kept
 from evomerge.strategies.merge.ties import ballot
@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 Drop = Callable[[np.float32, np.int32, Any, Any], np.float32]
 """Returns what becomes of an entry, given its random number, its rank, and what is told of its model."""
 
+Keeps = Callable[[np.int32, Any, Any], bool]
+"""Returns whether an entry is kept, given its random number, its rank, and what is told of its model."""
+
 Pass = Callable[..., int]
 """`drop_pass` compiled for what it combines and drops: code in which functions are arguments could not be kept."""
 
+Ranks = Callable[[int, int, int], "NDArray[Any]"]
+"""Returns the ranks of an input's entries, given its index and between which flat indices they stand."""
+
 Masses = Callable[..., tuple[np.float64, np.float64]]
-"""`drop_masses` compiled for what it drops."""
+"""`drop_masses` compiled for what it keeps."""
 
 _ZERO = np.float32(0)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -49,18 +55,23 @@ def dare_ties(work: Work) -> int:
 
 def _dare(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
+
+    def none(index: int, begin: int, end: int) -> "NDArray[Any]":
+        return work.inputs[index][begin:end]  # not looked at
+
     told: list[tuple[np.int32, np.float32]] = []
     for index, density in enumerate(work.params.numbers("density")):
-        highest, ranks = np.int32(highest_kept(density)), work.inputs[index]
-        factor = l1_factor(work, _masses, index, ranks, (highest, np.float32(1))) if l1 else 1 / density
+        highest = np.int32(highest_kept(density))
+        factor = l1_factor(work, _masses, index, none, UNIT, (highest,)) if l1 else 1 / density
         told.append((highest, np.float32(factor)))
-    return combined(work, kernel, weights, work.inputs, told)
+    return combined(work, kernel, weights, none, UNIT, told)
 
 
-def combined(work: Work, kernel: Pass, weights: Sequence[float], ranks: "Sequence[NDArray[Any]]", told: Any) -> int:
+def combined(work: Work, kernel: Pass, weights: Sequence[float], ranks: Ranks, step: int, told: Any) -> int:
     """Write the base plus what `kernel` makes of the inputs' entries, in the order of a ballot.
 
-    `ranks` has an input's ranks in the order of its elements, and `told` what the kernel is told of it.
+    `told` has what the kernel is told of each input. Ranks are asked for in pieces of at most `step` entries, an even
+    number, each of which begins at a multiple of it.
     """
     order = ballot(work.ctx, weights)
     keys = tuple(_key(work, index) for index in order)
@@ -71,7 +82,7 @@ def combined(work: Work, kernel: Pass, weights: Sequence[float], ranks: "Sequenc
         return kernel(
             work.origin[begin:end],
             tuple(work.inputs[index][begin:end] for index in order),
-            tuple(ranks[index][begin:end] for index in order),
+            tuple(ranks(index, begin, end) for index in order),
             keys,
             begin,
             told,
@@ -81,13 +92,13 @@ def combined(work: Work, kernel: Pass, weights: Sequence[float], ranks: "Sequenc
             work.largest,
         )
 
-    return work.over(part)
+    return work.over(part, step=step)
 
 
-def l1_factor(work: Work, masses: Masses, index: int, ranks: "NDArray[Any]", told: Any) -> float:
+def l1_factor(work: Work, masses: Masses, index: int, ranks: Ranks, step: int, told: Any) -> float:
     """Return what brings the kept magnitudes back to the sum of all; 1 where nothing but zeros was kept."""
     base, model, key = work.origin, work.inputs[index], _key(work, index)
-    pieces = work.gather(lambda b, e: masses(base[b:e], model[b:e], ranks[b:e], key, b, told))
+    pieces = work.gather(lambda b, e: masses(base[b:e], model[b:e], ranks(index, b, e), key, b, told), step=step)
     whole, kept = (sum(mass) for mass in zip(*pieces, strict=True))
     return whole / kept if kept > 0 else 1.0
 
@@ -152,24 +163,41 @@ def _element(
     return origin + scale * combine(each(times, kept, weights), weights)
 
 
-@inlined
+@inlined_in_any_order
 def drop_masses(
-    drop: Drop, base: "Elements", model: "Elements", ranks: "NDArray[Any]", key: np.uint64, first: int, told: Any
+    keeps: Keeps, base: "Elements", model: "Elements", ranks: "NDArray[Any]", key: np.uint64, first: int, told: Any
 ) -> tuple[np.float64, np.float64]:
-    """Return the sum of all magnitudes of a task vector, and that of those which are kept, in float64."""
+    """Return the sum of all magnitudes of a task vector, and that of those which are kept, in float64.
+
+    `first` is what it is for `drop_pass`.
+    """
     whole, kept = np.float64(0), np.float64(0)
-    for k in range(base.size):
-        value = load(model, k) - load(base, k)
-        word = _word(key, (first + k) // 2)
-        whole += abs(value)
-        kept += abs(drop(value, _upper(word) if (first + k) % 2 else _lower(word), ranks[k], told))
+    for pair in range(base.size // 2):
+        word = _word(key, first // 2 + pair)
+        k = 2 * pair
+        lower, upper = abs(delta(model, k, load(base, k))), abs(delta(model, k + 1, load(base, k + 1)))
+        whole += np.float64(lower) + np.float64(upper)
+        lower = lower if keeps(_lower(word), ranks[k], told) else _ZERO
+        upper = upper if keeps(_upper(word), ranks[k + 1], told) else _ZERO
+        kept += np.float64(lower) + np.float64(upper)
+    if base.size % 2:
+        k = base.size - 1
+        value = np.float64(abs(delta(model, k, load(base, k))))
+        whole += value
+        kept += value if keeps(_lower(_word(key, (first + k) // 2)), ranks[k], told) else np.float64(0)
     return whole, kept
 
 
 @inlined
-def _drop(value: Any, random: Any, _rank: Any, told: Any) -> Any:
-    """Return a value times told[1] where its random number is at most told[0]."""
-    return value * told[1] if random <= told[0] else _ZERO
+def _keeps(random: Any, _rank: Any, told: Any) -> Any:
+    """Return whether a random number is at most told[0]."""
+    return random <= told[0]
+
+
+@inlined
+def _drop(value: Any, random: Any, rank: Any, told: Any) -> Any:
+    """Return a value times told[1] where it is kept."""
+    return value * told[1] if _keeps(random, rank, told) else _ZERO
 
 
 @inlined
@@ -226,7 +254,7 @@ def _agreeing_max(
 
 @compiled
 def _masses(base: Any, model: Any, ranks: Any, key: Any, first: Any, told: Any) -> tuple[np.float64, np.float64]:
-    return drop_masses(_drop, base, model, ranks, key, first, told)
+    return drop_masses(_keeps, base, model, ranks, key, first, told)
 
 
 _VOTES: Mapping[str, Pass] = {"mean": _agreeing_mean, "sum": _agreeing_sum, "max": _agreeing_max}

@@ -23,6 +23,8 @@ R = TypeVar("R")
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"nsz"}}
 """Sums keep their order and products are rounded before they are added: opposite values cancel, and elect no sign."""
 
+_ANY_ORDER: dict[str, Any] = {"fastmath": {"nsz", "reassoc"}}
+
 _INLINED = {**_OPTIONS, "forceinline": True}
 """A loop in which a call is left does not work on many elements at once."""
 
@@ -46,7 +48,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 def compiled_in_any_order(function: Callable[P, R]) -> Callable[P, R]:
     """Compile as `compiled`; sums may be added up in the order that is fastest, which is the same in every run."""
-    return _compiled(function, _OPTIONS | {"fastmath": {"nsz", "reassoc"}})
+    return _compiled(function, _OPTIONS | _ANY_ORDER)
 
 
 def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
@@ -63,6 +65,11 @@ def _compiled(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """Compile a small function as a part of those that call it, whatever its length."""
     return cast("Callable[P, R]", cast(Any, numba.njit)(**_INLINED)(function))
+
+
+def inlined_in_any_order(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile as `inlined`, and sums as `compiled_in_any_order`: what calls a function has no say in its sums."""
+    return cast("Callable[P, R]", cast(Any, numba.njit)(**(_INLINED | _ANY_ORDER))(function))
 
 
 def overload(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

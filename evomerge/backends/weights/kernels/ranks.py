@@ -1,7 +1,7 @@
-"""DELLA: the ranks of entries within their rows, kept once a study, and chances that fall with them.
+"""DELLA: the ranks of entries within their rows, and chances that fall with them.
 
-A rank takes 16 bits in rows of up to 65,536 entries and 32 in longer ones, in a file that is mapped where they are
-many: about as much as the experts take.
+A rank takes 16 bits in rows of up to 65,536 entries and 32 in longer ones. A study keeps ranks, in a file that is
+mapped where they are many: about as much as the experts take. A single merge finds those of a few rows at a time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from evomerge.backends.weights.kernels.dropped import Pass, combined, drop_masses, drop_pass, l1_factor
+from evomerge.backends.weights.kernels.dropped import Pass, Ranks, combined, drop_masses, drop_pass, l1_factor
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import bin_of, load
 from evomerge.backends.weights.kernels.scratch import cost_of
@@ -44,23 +44,38 @@ def della_linear(work: Work) -> int:
 
 def _della(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
-    ranks = [_ranks(work, index) for index in range(len(work.inputs))]
+    ranks, rows = _ranks(work)
     told: list[tuple[np.float64, np.float64, np.float32, np.float32]] = []
     for index, own in enumerate(work.params.inputs):
         lowest, step = span_of_chances(work.columns, float(own["density"]), float(own["epsilon"]))
         numbers = np.float64(step * _NUMBERS), np.float64(lowest * _NUMBERS)
-        unchanged = *numbers, np.float32(0), np.float32(1)
-        divisor = 1 / l1_factor(work, _masses, index, ranks[index], unchanged) if l1 else 0.0
+        divisor = 1 / l1_factor(work, _masses, index, ranks, rows, numbers) if l1 else 0.0
         told.append((*numbers, np.float32(0 if l1 else 1 / _NUMBERS), np.float32(divisor)))
-    return combined(work, kernel, weights, ranks, told)
+    return combined(work, kernel, weights, ranks, rows, told)
 
 
-def _ranks(work: Work, index: int) -> "NDArray[Any]":
+def _ranks(work: Work) -> tuple[Ranks, int]:
+    """Return what has the ranks of some rows or finds them, and the number of entries of those rows, an even one."""
+
+    def found(index: int, begin: int, end: int) -> "NDArray[Any]":
+        ranks = np.empty(end - begin, _kind(work))
+        base, model = work.sources.pair(index)
+        _rank(base[begin:end], model[begin:end], work.columns, ranks)
+        return ranks
+
+    rows = max(UNIT // (2 * work.columns), 1) * 2 * work.columns
+    if not work.sources.lasting:  # found a few at a time where they are used, that is twice for l1
+        return found, rows
+    kept = [_of_tensor(work, index) for index in range(len(work.inputs))]
+    return lambda index, begin, end: kept[index][begin:end], rows
+
+
+def _of_tensor(work: Work, index: int) -> "NDArray[Any]":
     """Return the place of every entry of an input's task vector in its row, in the order of rising magnitude."""
 
     def make() -> "NDArray[Any]":
         columns, (base, model) = work.columns, work.sources.pair(index)
-        ranks = work.sources.room(base.size, "uint16" if columns <= _SHORT else "uint32")
+        ranks = work.sources.room(base.size, _kind(work))
         step = max(UNIT // columns, 1) * columns
         work.sources.threads.map(
             lambda begin, end: _rank(base[begin:end], model[begin:end], columns, ranks[begin:end]),
@@ -69,6 +84,10 @@ def _ranks(work: Work, index: int) -> "NDArray[Any]":
         return ranks
 
     return work.sources.keep("ranks", (index,), make, cost_of)
+
+
+def _kind(work: Work) -> str:
+    return "uint16" if work.columns <= _SHORT else "uint32"
 
 
 @compiled
@@ -98,12 +117,21 @@ def _rank(base: "Elements", model: "Elements", columns: int, ranks: "NDArray[Any
 
 
 @inlined
-def _drop(value: Any, random: Any, rank: Any, told: Any) -> Any:
-    """Return a value over its chance times told[2] plus told[3], where its random number is below the chance.
+def _chance(rank: Any, told: Any) -> Any:
+    """Return an entry's chance to be kept in units of 2^-32: told[1] plus its rank times told[0]."""
+    return np.float64(rank) * told[0] + told[1]
 
-    The chance, in units of 2^-32 and at most 1, is told[1] plus `rank` times told[0].
-    """
-    chance = np.float64(rank) * told[0] + told[1]
+
+@inlined
+def _keeps(random: Any, rank: Any, told: Any) -> Any:
+    """Return whether an entry's random number is below its chance."""
+    return np.float64(random) + _HALF < _chance(rank, told)
+
+
+@inlined
+def _drop(value: Any, random: Any, rank: Any, told: Any) -> Any:
+    """Return a value over its chance (at most 1) times told[2] plus told[3] where it is kept."""
+    chance = _chance(rank, told)
     chance = chance if chance < _MOST else _MOST
     divisor = np.float32(chance) * told[2] + told[3]
     return value / divisor if np.float64(random) + _HALF < chance else _ZERO
@@ -139,7 +167,7 @@ def _agreeing_max(
 
 @compiled
 def _masses(base: Any, model: Any, ranks: Any, key: Any, first: Any, told: Any) -> tuple[np.float64, np.float64]:
-    return drop_masses(_drop, base, model, ranks, key, first, told)
+    return drop_masses(_keeps, base, model, ranks, key, first, told)
 
 
 _VOTES: Mapping[str, Pass] = {"mean": _agreeing_mean, "sum": _agreeing_sum, "max": _agreeing_max}

@@ -47,7 +47,10 @@ Room = Callable[[int, str], "NDArray[Any]"]
 
 @dataclass(frozen=True)
 class Sources:
-    """A tensor that is merged: that of the base, if there is one, and of every input. The context has its shape."""
+    """A tensor that is merged: that of the base, if there is one, and of every input. The context has its shape.
+
+    Unless `lasting`, it is merged this once, and what is as large as the tensor itself is not worth keeping.
+    """
 
     ctx: TensorContext
     raw_base: Raw | None
@@ -55,6 +58,7 @@ class Sources:
     threads: Threads
     keep: Keep
     room: Room
+    lasting: bool = True
 
     @cached_property
     def inputs(self) -> "tuple[Elements, ...]":
