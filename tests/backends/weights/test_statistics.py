@@ -106,7 +106,7 @@ def test_a_single_merge_keeps_no_ranks_and_changes_no_bit(
     monkeypatch.setattr(ranks, "UNIT", 1 << 10)
     store = WeightStore()
     recipe = next(candidates(methods()[name], folders))
-    recipe = store.resolve(replace(recipe, params=recipe.params | {"rescale": rescale}), Path("/"))
+    recipe = store.resolve(replace(recipe, params={**recipe.params, "rescale": rescale}), Path("/"))
     once = {key: raw.tensor() for key, raw in store.raws(recipe, lasting=False)}
     assert not statistics.computed
     again = dict(store.tensors(recipe))
