@@ -15,7 +15,7 @@ from evomerge.backends.weights.adapter import Adapter
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact, LowRank
 from evomerge.backends.weights.compute import factors_of, stored_of, streams, write_tensor
 from evomerge.backends.weights.extraction import lost
-from evomerge.backends.weights.files import base_of
+from evomerge.backends.weights.files import Opened, base_of
 from evomerge.backends.weights.fingerprint import fingerprint
 from evomerge.backends.weights.fitted import FittedModels, fitted
 from evomerge.backends.weights.headers import Stored
@@ -65,6 +65,14 @@ class WeightStore:
     def folder(self, source: Source) -> Path:
         """Return the folder of a source. Raises SourceError when it cannot be reached."""
         return self._models.open(source).folder
+
+    def opened(self, source: Source) -> Opened:
+        """Return the checkpoint or adapter of a source. Raises SourceError when it cannot be opened."""
+        return self._models.open(source)
+
+    def planned(self, recipe: WeightRecipe) -> Plan:
+        """Return what `tensors` computes from, for one who computes elsewhere. Raises ConfigError for open holes."""
+        return self._plan(recipe)
 
     def is_adapter(self, source: Source) -> bool:
         """Return whether a source is an adapter, not a whole model. Raises SourceError when it cannot be opened."""

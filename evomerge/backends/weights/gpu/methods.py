@@ -34,6 +34,11 @@ def job_of(work: DeviceWork) -> Job | None:
     return None if make is None or not work.readable else make(work)
 
 
+def has_kernel(method: Method) -> bool:
+    """Return whether a method works through a kernel, where its tensors can be read by one."""
+    return _maker(method) is not None
+
+
 def _maker(method: Method) -> Callable[[DeviceWork], Job] | None:
     if method.coefficients is not None:
         return _coefficients
