@@ -13,7 +13,9 @@ from evomerge.errors import ConfigError
 from evomerge.tasks.settings import Split
 
 if TYPE_CHECKING:
+    from evomerge.backends.api.export import EnsembleArtifact
     from evomerge.backends.api.settings import EndpointSettings
+    from evomerge.backends.weights.artifact import Artifact
     from evomerge.recipe.tree import Recipe
     from evomerge.study.job import Job
 
@@ -35,7 +37,6 @@ def merge(
     out: Out,
 ) -> None:
     """Merge models as a recipe says, and write the result to a new folder that transformers or peft loads."""
-    from evomerge.backends.weights.artifact import AdapterArtifact
     from evomerge.backends.weights.export import export as write
     from evomerge.backends.weights.store import WeightStore
     from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
@@ -49,8 +50,14 @@ def merge(
     resolved = store.resolve(written, _root(recipe, written))
     store.check(resolved)
     store.check_values(resolved)
-    artifact = write(store, resolved, out, durable=False)
-    typer.echo(f"merged into {out}")
+    _tell("merged", out, write(store, resolved, out, durable=False))
+
+
+def _tell(done: str, out: Path, artifact: "Artifact | EnsembleArtifact") -> None:
+    """Say where a model is, and what it lacks of the merge that it was extracted from."""
+    from evomerge.backends.weights.artifact import AdapterArtifact
+
+    typer.echo(f"{done} into {out}")
     if isinstance(artifact, AdapterArtifact) and artifact.loss is not None:
         typer.echo(artifact.loss.sentences())
 
@@ -180,5 +187,4 @@ def export(
 
     reopened = reopen(study)
     recipe, note = reopened.winner() if trial is None else reopened.trial(trial)
-    reopened.prepared.export(recipe, out, card=note)
-    typer.echo(f"exported into {out}")
+    _tell("exported", out, reopened.prepared.export(recipe, out, card=note))

@@ -56,12 +56,14 @@ class Prepared:
             return EnsembleArtifact(len(recipe.members))
         return self.store.artifact(as_weights(recipe))
 
-    def export(self, recipe: Recipe, out: Path, *, card: str) -> None:
-        """Write what a recipe becomes to a new folder. Raises ConfigError when it is taken or cannot be written."""
+    def export(self, recipe: Recipe, out: Path, *, card: str) -> Artifact | EnsembleArtifact:
+        """Write what a recipe becomes to a new folder, and return what that is.
+
+        Raises ConfigError when it is taken or cannot be written.
+        """
         if isinstance(recipe, Ensemble):
-            export_ensemble(recipe, self.job.settings.endpoints, out, card=card)
-        else:
-            export(self.store, as_weights(recipe), out, card=card)
+            return export_ensemble(recipe, self.job.settings.endpoints, out, card=card)
+        return export(self.store, as_weights(recipe), out, card=card)
 
 
 def prepare(job: Job) -> Prepared:

@@ -106,6 +106,18 @@ def test_a_recipe_whose_models_are_in_no_one_folder_is_refused(
     assert not (tmp_path / "again").exists()
 
 
+def test_an_export_that_is_extracted_tells_what_it_lacks(place: Path, command: Command) -> None:
+    job = Path("job.yaml")
+    job.write_text(job.read_text().replace("tasks:\n", "  refactor: {rank: 2}\ntasks:\n", 1))
+    assert command("run", "job.yaml").code == 0
+    done = command("export", "studies/job", "out", "--trial", "1")
+    assert done.code == 0
+    told = done.out.splitlines()
+    assert told[0] == "exported into out"
+    assert told[1].startswith("Rank 2 leaves out ")
+    assert told[1] in (place / "out" / "README.md").read_text()
+
+
 def test_an_exported_trial_has_the_weights_that_the_journal_has(study: Path, tmp_path: Path, command: Command) -> None:
     assert command("export", study, tmp_path / "out", "--trial", 2).code == 0
     written = yaml.safe_load((tmp_path / "out" / "recipe.yaml").read_text())["recipe"]
