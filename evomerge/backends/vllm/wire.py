@@ -74,7 +74,9 @@ def from_wire(wire: Mapping[str, Any]) -> WeightRecipe:
         read = Wire.model_validate(wire)
         part = PartSettings.model_validate({"model": read.recipe})
     except ValidationError as error:
-        raise ConfigError(f"what was sent is no recipe ({_first(error)}); is evomerge of one version on both sides?") from None
+        raise ConfigError(
+            f"what was sent is no recipe ({_first(error)}); is evomerge of one version on both sides?"
+        ) from None
     for method in read.methods:
         _import(method)
     told = {(source.model, source.revision): source.fingerprint for source in read.sources}
@@ -103,7 +105,7 @@ def _sent(name: str) -> WireMethod:
     code = code_hash(get(name).apply)
     file = getattr(sys.modules.get(module_name), "__file__", None)
     if file is None or not code:
-        raise ConfigError(f"the merge method {name} has no file that another process could import; put it in a .py file")
+        raise ConfigError(f"the merge method {name} has no file to be imported from; put it in a .py file")
     place = Path(file).absolute()
     levels = module_name.count(".") + (place.name == "__init__.py")
     return WireMethod(name=name, folder=str(place.parents[levels]), code=code)
