@@ -3,10 +3,12 @@
 Plain typed values; no engine is imported here, so that a job can be read and checked where none is installed.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
+from evomerge.backends.vllm.settings import VllmSettings
 from evomerge.recipe.settings import Settings
 
 
@@ -27,3 +29,21 @@ class LocalSettings(Settings):
 
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of torch. Without it: one for a model below ten million parameters, else as many as torch chooses."""
+
+
+def _kind(value: Any) -> str:
+    """Return the kind of a backend as it is written; the embedded default where none is."""
+    if isinstance(value, Mapping):
+        return str(cast("Mapping[str, Any]", value).get("kind", "local"))
+    return str(getattr(value, "kind", "local"))
+
+
+BackendSettings = Annotated[
+    Annotated[LocalSettings, Tag("local")] | Annotated[VllmSettings, Tag("vllm")],
+    Discriminator(
+        _kind,
+        custom_error_type="kind",
+        custom_error_message="'kind' is one of: local, vllm",
+    ),
+]
+"""What `backend:` may hold, told apart by `kind`."""

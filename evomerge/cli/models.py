@@ -4,7 +4,10 @@ import asyncio
 import os
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -85,11 +88,11 @@ def evaluate(
 
 async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     from evomerge.backends.api.backend import ApiBackend, keys_from
-    from evomerge.backends.local import LocalBackend
     from evomerge.backends.weights.store import WeightStore
     from evomerge.cli.tables import output, print_scores
     from evomerge.recipe.endpoints import asked_of
-    from evomerge.recipe.tree import Endpoint, Ensemble, recipe_id
+    from evomerge.recipe.tree import Endpoint, Ensemble, as_weights, recipe_id
+    from evomerge.study.backends import weights_backend
     from evomerge.study.ensemble import EnsembleEvaluator
     from evomerge.study.evaluate import TaskEvaluator, Work
     from evomerge.study.fitness import Scores
@@ -111,19 +114,26 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
             store.check_values(recipe)
         contenders.append(Contender(name, "single", recipe, recipe_id(recipe)))
     scored: list[tuple[Contender, Scores]] = []
-    backend = LocalBackend(job.settings.backend, store)
+    logs = Path(mkdtemp(prefix="evomerge-eval-"))
+    recipes = [as_weights(one.recipe) for one in contenders if one.name not in asked]
+    say = partial(typer.echo, err=True)
+    held = [weights_backend(job, store, recipes, logs, tell=say)] if recipes else []
     try:
         with closing(Journal(None)) as journal:
-            of_weights = TaskEvaluator(backend, tasks, journal)
             for contender in contenders:
                 api = asked.get(contender.name)
                 members = asked_of(contender.recipe)
-                evaluator = of_weights if api is None else EnsembleEvaluator(api, tasks, journal, members)
+                evaluator = (
+                    TaskEvaluator(held[0], tasks, journal)
+                    if api is None
+                    else EnsembleEvaluator(api, tasks, journal, members)
+                )
                 work = Work(contender.recipe, contender.recipe_id, split)
                 scored.append((contender, await evaluator.evaluate(work)))
     finally:
-        for one in (backend, *asked.values()):
+        for one in (*held, *asked.values()):
             await one.close()
+        rmtree(logs, ignore_errors=True)
     first = contenders[0].name if len(contenders) > 1 else None
     bounded = all(task.unit(split) == "share" for task in tasks)
     table = rows(scored, {task.name: task.weight for task in tasks}, first, bounded=bounded)

@@ -100,6 +100,10 @@ class BarProgress(StudyObserver):
         else:
             self._update(0)
 
+    def said(self, words: str) -> None:
+        """Show it above the bar."""
+        self._progress.console.print(words, style="dim", highlight=False, markup=False)
+
     def _update(self, items: int) -> None:
         if self._task is not None:
             self._progress.update(self._task, advance=items, words=self._words())
@@ -153,6 +157,10 @@ class LineProgress(StudyObserver):
         """Say what a baseline or finalist reached."""
         self._say(f"{split}: {name} {'failed' if scored is None else f'{scored.value:.4f}'}")
 
+    def said(self, words: str) -> None:
+        """Say it."""
+        self._say(words)
+
     def _which(self, trial: Trial[Recipe]) -> str:
         """Return the how manieth trial it is, and its number from 0, which `evomerge export --trial` takes."""
         return f"trial {self._score.trials}/{self._trials} (number {trial.number})"
@@ -160,6 +168,17 @@ class LineProgress(StudyObserver):
     @staticmethod
     def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+class Relay:
+    """Passes on what a backend says, once there is somebody to hear it."""
+
+    def __init__(self) -> None:
+        self.to: StudyObserver = StudyObserver()
+
+    def __call__(self, words: str) -> None:
+        """Pass it on."""
+        self.to.said(words)
 
 
 def progress(trials: int) -> BarProgress | LineProgress:

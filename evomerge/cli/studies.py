@@ -8,6 +8,7 @@ import signal
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +16,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from evomerge.backends.protocol import Backend
+    from evomerge.cli.progress import Relay
     from evomerge.study.job import Job
     from evomerge.study.limits import Stop
     from evomerge.study.prepare import Prepared
@@ -73,6 +75,7 @@ def _terminable() -> Generator[None]:
 
 def _run(job: "Job", folder: Path, file: Path) -> str | None:
     """Prepare and run a study and show its outcome; return why it was stopped, or None when it is finished."""
+    from evomerge.cli.progress import Relay
     from evomerge.cli.tables import output, print_outcome
     from evomerge.recipe.tree import Ensemble
     from evomerge.report.write import write_report
@@ -83,12 +86,13 @@ def _run(job: "Job", folder: Path, file: Path) -> str | None:
 
     with Console(stderr=True).status(f"{job.name}: reading models and items…"):
         prepared = prepare(job)
-        backend = make_backend(prepared)
+        relay = Relay()
+        backend = make_backend(prepared, folder, tell=relay)
         planned = plan(prepared, backend)
         if not (folder / "merged").is_dir():
             check_room(planned, folder)
     stop = Stop()
-    outcome = asyncio.run(_work(prepared, folder, backend, stop))
+    outcome = asyncio.run(_work(prepared, folder, backend, stop, relay))
     if outcome is None:
         return stop.reason
     console = output()
@@ -101,13 +105,16 @@ def _run(job: "Job", folder: Path, file: Path) -> str | None:
     return None
 
 
-async def _work(prepared: "Prepared", folder: Path, backend: "Backend", stop: "Stop") -> "Outcome | None":
+async def _work(
+    prepared: "Prepared", folder: Path, backend: "Backend", stop: "Stop", relay: "Relay"
+) -> "Outcome | None":
     """Run a study and show how it goes; return None when it was stopped."""
     from evomerge.cli.progress import progress
     from evomerge.study.limits import stopped_by_signals
     from evomerge.study.study import Stopped, Study
 
     with progress(prepared.job.settings.search.trials) as shown, stopped_by_signals(stop, shown.close):
+        relay.to = shown
         try:
             return await Study(prepared, folder, backend, shown, stop).run()
         except Stopped:
@@ -134,16 +141,17 @@ def check(
     from evomerge.study.prepare import prepare
 
     loaded = load_job(job)
-    with Console(stderr=True).status(f"{loaded.name}: reading models and items…"):
-        prepared = prepare(loaded)
-        prepared.check_values()
-        backend = make_backend(prepared)
-        planned = plan(prepared, backend)
-        check_room(planned, study or STUDIES / loaded.name)
-    console = output()
-    print_plan(prepared, planned, console)
-    if attempts:
-        asyncio.run(try_items(prepared, backend, attempts, console))
+    with TemporaryDirectory(prefix="evomerge-check-") as logs:
+        with Console(stderr=True).status(f"{loaded.name}: reading models and items…"):
+            prepared = prepare(loaded)
+            prepared.check_values()
+            backend = make_backend(prepared, Path(logs), tell=lambda words: typer.echo(words, err=True))
+            planned = plan(prepared, backend)
+            check_room(planned, study or STUDIES / loaded.name)
+        console = output()
+        print_plan(prepared, planned, console)
+        if attempts:
+            asyncio.run(try_items(prepared, backend, attempts, console))
 
 
 def status(

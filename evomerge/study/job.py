@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from evomerge.backends.api.settings import EndpointSettings
-from evomerge.backends.settings import LocalSettings
+from evomerge.backends.settings import BackendSettings, LocalSettings
 from evomerge.errors import ConfigError
 from evomerge.recipe.endpoints import with_endpoints
 from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
@@ -70,7 +70,7 @@ class JobSettings(Settings):
     """Who proposes recipes, and how many."""
     selection: SelectionSettings = SelectionSettings()
     """How the winner is chosen."""
-    backend: LocalSettings = LocalSettings()
+    backend: BackendSettings = LocalSettings()
     """Where recipes are held and asked."""
     budget: BudgetSettings = BudgetSettings()
     """How much may be used."""

@@ -50,6 +50,9 @@ class StudyObserver(Observer[Recipe]):
     def compared(self, name: str, split: Split, scored: Fitness | None) -> None:
         """A baseline or finalist has its scores on a split, or failed."""
 
+    def said(self, words: str) -> None:
+        """The backend says what it does, where that takes a while: a server starts, or starts again."""
+
 
 class Stopped(Exception):
     """The study was stopped and can go on from here."""

@@ -1,16 +1,14 @@
 """Endpoints as a backend: it holds an endpoint, and answers as that endpoint does.
 
-Answers come as they come; as many tasks as requests may be under way read from one list, so that memory is bounded by
-the limit in flight and not by the number of requests. An ensemble is not held: its members are, one by one, and who
-evaluates it combines their answers.
+An ensemble is not held: its members are, one by one, and who evaluates it combines their answers.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from evomerge.backends.api.client import Client, Pace
 from evomerge.backends.api.settings import EndpointSettings
+from evomerge.backends.in_flight import InFlight
 from evomerge.backends.protocol import Placement, Unsupported
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.exchange import Answer, Generate, Request
@@ -80,44 +78,18 @@ class EndpointModel:
     """One endpoint that can be asked, until `hold` is left."""
 
     def __init__(self, client: Client, width: int) -> None:
-        self._client, self._width = client, width
-        self._workers: set[asyncio.Task[None]] = set()
+        self._under_way = InFlight(client.ask, width)
 
-    async def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
+    def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
         """Answer the requests; yields (index, answer) as answers come. Raises ConfigError for likelihoods."""
         generated = [request for request in requests if isinstance(request, Generate)]
         if len(generated) < len(requests):
             raise ConfigError(NO_LIKELIHOODS)
-        waiting = iter(enumerate(generated))
-        answered: asyncio.Queue[tuple[int, Answer] | Exception] = asyncio.Queue()
-        for _ in range(min(self._width, len(generated))):
-            worker = asyncio.create_task(self._work(waiting, answered))
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
-        for _ in generated:
-            found = await answered.get()
-            if isinstance(found, Exception):
-                raise found
-            yield found
+        return self._under_way.answers(generated)
 
     async def stop(self) -> None:
         """Cancel whatever is still asked."""
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _work(
-        self,
-        waiting: Iterator[tuple[int, Generate]],
-        answered: "asyncio.Queue[tuple[int, Answer] | Exception]",
-    ) -> None:
-        for index, request in waiting:
-            try:
-                answered.put_nowait((index, await self._client.ask(request)))
-            except Exception as error:  # told to whoever waits for the answers
-                answered.put_nowait(error)
-                return
+        await self._under_way.stop()
 
 
 def keys_from(endpoints: Mapping[str, EndpointSettings], environment: Mapping[str, str]) -> dict[str, str | None]:

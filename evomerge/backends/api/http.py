@@ -23,25 +23,36 @@ class Reply:
 
 
 class Door:
-    """Connections to one endpoint, at most `connections` at a time. Made inside a running event loop."""
+    """Connections to one server, at most `connections` at a time. Made inside a running event loop.
 
-    def __init__(self, connections: int, timeout: float) -> None:
+    `timeout` is in seconds for a whole reply, None for as long as it takes. Raises ConfigError without the client.
+    """
+
+    def __init__(self, connections: int, timeout: float | None) -> None:
         try:
             import httpx2
         except ImportError:
             raise ConfigError(
-                "endpoints need the HTTP client httpx2 and tenacity; install them with: pip install 'evomerge[api]'"
+                "servers are asked by the HTTP client httpx2, with tenacity; install them with: pip install "
+                "'evomerge[api]'"
             ) from None
         self._errors = httpx2.RequestError
         self._timeout = timeout
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections)
         self._client = httpx2.AsyncClient(limits=limits, timeout=None, follow_redirects=False)
 
+    async def get(self, url: str, headers: Mapping[str, str]) -> Reply:
+        """Return the reply, whatever its status. Raises TimedOut, or Transient where nobody answers."""
+        return await self._sent("GET", url, headers, None)
+
     async def post(self, url: str, headers: Mapping[str, str], body: Any) -> Reply:
         """Send JSON and return the reply, whatever its status. Raises TimedOut, or Transient where nobody answers."""
+        return await self._sent("POST", url, headers, body)
+
+    async def _sent(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Reply:
         try:
             async with asyncio.timeout(self._timeout):
-                reply = await self._client.post(url, headers=dict(headers), json=body)
+                reply = await self._client.request(method, url, headers=dict(headers), json=body)
         except TimeoutError:
             raise TimedOut(f"it gave no whole answer in {self._timeout:g} seconds") from None
         except self._errors as error:

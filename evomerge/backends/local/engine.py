@@ -17,10 +17,10 @@ from evomerge.backends.local.generating import Row, generate
 from evomerge.backends.local.judging import judge
 from evomerge.backends.local.lowrank import Attached
 from evomerge.backends.local.resident import Architecture, Causal, Resident
-from evomerge.backends.local.text import Split, Text
 from evomerge.backends.local.work import Running
 from evomerge.backends.protocol import Placement
 from evomerge.backends.settings import LocalSettings
+from evomerge.backends.text import Split, Text
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import BackendError

@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from evomerge.backends.local.resident import Causal
 from evomerge.backends.local.sampling import Chooser
-from evomerge.backends.local.text import Text
+from evomerge.backends.text import Text
 from evomerge.errors import CandidateError
 from evomerge.exchange import Answer, Sampling, Usage
 

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from evomerge.backends.local.resident import Causal
-from evomerge.backends.local.text import Split
+from evomerge.backends.text import Split
 from evomerge.errors import CandidateError
 from evomerge.exchange import Likelihood
 

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from evomerge.backends.local.text import Split, Text
+from evomerge.backends.text import Split, Text
 from evomerge.errors import SourceError
 from evomerge.exchange import Message
 from tests.support.models import BOS, save_tokenizer
