@@ -18,9 +18,9 @@ Elements = NDArray[Any]
 """Elements of a tensor, flat: uint16 (the bits of bfloat16), int16 (of float16), or float32."""
 
 
-def _intrinsic(function: Callable[[Any, Any], Any]) -> Callable[[Any], Any]:
-    """Return what the compiler makes of a function that, given a type, returns how code for it is generated."""
-    return cast("Callable[[Any], Any]", intrinsic(function))
+def _intrinsic(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what the compiler makes of a function that, given types, returns how code for them is generated."""
+    return cast("Callable[..., Any]", intrinsic(function))
 
 
 @_intrinsic
@@ -43,6 +43,34 @@ def _bits_of(_context: Any, _number: Any) -> Any:
     return types.uint32(types.float32), generate
 
 
+@_intrinsic
+def _word_at(_context: Any, source: Any, _pair: Any) -> Any:
+    """Return two elements of 16 bits as one number, the first in its lower half."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.load(_address(context, builder, signature, arguments), align=2)
+
+    return types.uint32(source, types.intp), generate
+
+
+@_intrinsic
+def _set_word_at(_context: Any, target: Any, _pair: Any, _word: Any) -> Any:
+    """Write two elements of 16 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.store(arguments[2], _address(context, builder, signature, arguments), align=2)
+        return context.get_dummy_value()
+
+    return types.none(target, types.intp, types.uint32), generate
+
+
+def _address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Return where a pair of an array's elements of 16 bits begins: the first two are the pair 0."""
+    data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    words = builder.bitcast(data, context.get_value_type(types.uint32).as_pointer())
+    return builder.gep(words, [arguments[1]])
+
+
 @inlined
 def bits_of(number: np.float32) -> np.uint32:
     """Return the bits of a float32."""
@@ -60,6 +88,19 @@ def bin_of(number: np.float32) -> np.uint32:
     """Return the bits of a float32's magnitude as bfloat16, rounded to nearest even."""
     bits = bits_of(number) & np.uint32(0x7FFFFFFF)
     return (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+
+
+@inlined
+def size_of(number: np.float32) -> np.uint32:
+    """Return a float32's bits without the sign: in the order of magnitudes, what is no number beyond infinity."""
+    return np.uint32(bits_of(number) & np.uint32(0x7FFFFFFF))
+
+
+@inlined
+def max_size(most: np.uint32, number: np.float32) -> np.uint32:
+    """Return the larger of `most` and a number's `size_of`."""
+    size = size_of(number)
+    return size if size > most else most
 
 
 def load(source: Elements, index: int) -> np.float32:
@@ -93,6 +134,52 @@ def delta(source: Any, index: Any, origin: Any) -> Any:
     return load(source, index) - origin
 
 
+def load_pair(source: Elements, pair: int) -> tuple[np.float32, np.float32]:
+    """Return two elements that stand side by side: the first two are the pair 0.
+
+    Loops over pairs of 16 bits are twice as fast as those over elements: what widens numbers, and narrows them again,
+    is then a shift or a mask.
+    """
+    raise NotImplementedError
+
+
+@overload(load_pair)
+def _load_pair(source: Any, pair: Any) -> Any:
+    def bfloat16(source: Any, pair: Any) -> Any:
+        word = _word_at(source, pair)
+        return _float_of(np.uint32(word << np.uint32(16))), _float_of(np.uint32(word & np.uint32(0xFFFF0000)))
+
+    def others(source: Any, pair: Any) -> Any:
+        return load(source, 2 * pair), load(source, 2 * pair + 1)
+
+    return bfloat16 if source.dtype == types.uint16 else others
+
+
+def store_pair(target: Elements, pair: int, first: np.float32, second: np.float32) -> None:
+    """Write two elements side by side, rounded to nearest even; in place of what is no number, any number."""
+    raise NotImplementedError
+
+
+@overload(store_pair)
+def _store_pair(target: Any, pair: Any, first: Any, second: Any) -> Any:
+    def bfloat16(target: Any, pair: Any, first: Any, second: Any) -> Any:
+        lower = _rounded(first) >> np.uint32(16)
+        _set_word_at(target, pair, np.uint32(lower | (_rounded(second) & np.uint32(0xFFFF0000))))
+
+    def others(target: Any, pair: Any, first: Any, second: Any) -> Any:
+        store(target, 2 * pair, first)
+        store(target, 2 * pair + 1, second)
+
+    return bfloat16 if target.dtype == types.uint16 else others
+
+
+@inlined
+def _rounded(number: Any) -> Any:
+    """Return bits whose upper half is that of the nearest bfloat16; wrong for what is no number."""
+    bits = _bits_of(number)
+    return np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+
+
 def store(target: Elements, index: int, number: np.float32) -> None:
     """Write a float32, rounded to nearest even."""
     raise NotImplementedError
@@ -101,9 +188,8 @@ def store(target: Elements, index: int, number: np.float32) -> None:
 @overload(store)
 def _store(target: Any, index: Any, number: Any) -> Any:
     def bfloat16(target: Any, index: Any, number: Any) -> Any:
-        bits = _bits_of(number)
-        rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-        target[index] = np.uint16(rounded) if number == number else np.uint16(0x7FC0)  # noqa: PLR0124  # NaN
+        rounded = np.uint16(_rounded(number) >> np.uint32(16))
+        target[index] = rounded if number == number else np.uint16(0x7FC0)  # noqa: PLR0124  # NaN
 
     def float16(target: Any, index: Any, number: Any) -> Any:
         bits = _bits_of(number)

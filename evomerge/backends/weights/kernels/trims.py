@@ -5,14 +5,15 @@ last that is kept, and the tensor is worked on in parts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from evomerge.backends.weights.kernels.histograms import DIFFERENCE, edge, of_delta
 from evomerge.backends.weights.kernels.jit import compiled, inlined
-from evomerge.backends.weights.kernels.numbers import delta, load, store
-from evomerge.backends.weights.kernels.tuples import each, each_with, times
+from evomerge.backends.weights.kernels.numbers import load, load_pair, max_size, size_of, store, store_pair
+from evomerge.backends.weights.kernels.tuples import each, each_with, item, minus
 from evomerge.backends.weights.kernels.votes import Combine, agreeing_max, agreeing_mean, agreeing_sum, summed
 from evomerge.backends.weights.kernels.work import Work, floats
 from evomerge.strategies.merge.averages import shares
@@ -67,11 +68,18 @@ class Bounds:
             low, high = (cut(bin_, places) if bin_ < BINS else 0 for bin_, places in ends)
             self.cuts = low, high
 
-    def at(self, index: int) -> tuple[np.float32, np.float32]:
-        """Return the bounds for an element."""
+    def at(self, index: int) -> tuple[np.uint32, np.uint32]:
+        """Return the lower bound's bits for an element, and by how much those of the upper one are more."""
         low = self.low if index < self.cuts[0] else self.low + 1
         high = self.high if index < self.cuts[1] else self.high + 1
-        return edge(low), edge(high)
+        return _span(low, high)
+
+
+@lru_cache(1 << 12)
+def _span(low: int, high: int) -> tuple[np.uint32, np.uint32]:
+    """Return the bits of the smallest magnitude in a bin, and how many more are below the bin `high`."""
+    first, last = (int(edge(bin_).view(np.uint32)) for bin_ in (low, high))
+    return np.uint32(first), np.uint32(max(last - first, 0))
 
 
 def _bounds(work: Work, index: int, band: Band | None, before: Magnitudes | None) -> Bounds:
@@ -123,24 +131,40 @@ def _pass(
     combine: Combine,
     base: "Elements",
     models: "tuple[Elements, ...]",
-    bands: tuple[tuple[np.float32, np.float32], ...],
+    bands: tuple[tuple[np.uint32, np.uint32], ...],
     weights: tuple[np.float32, ...],
     scale: np.float32,
     out: "Elements",
     largest: np.float32,
 ) -> int:
-    """Combine the entries with a magnitude of at least bands[i][0] and below bands[i][1].
+    """Combine the entries whose bits without the sign are at least bands[i][0], by less than bands[i][1].
 
-    Returns how many results are larger than `largest` or no number.
+    Returns 1 where a result is larger than `largest` or no number, else 0.
     """
-    bad = 0
-    for k in range(out.size):
-        origin = load(base, k)
-        kept = each(_inside, each_with(delta, models, k, origin), bands)
-        value = origin + scale * combine(each(times, kept, weights), weights)
-        bad += 0 if abs(value) <= largest else 1
-        store(out, k, value)
-    return bad
+    most = np.uint32(0)
+    for pair in range(out.size // 2):
+        origins, pairs = load_pair(base, pair), each_with(load_pair, models, pair)
+        first = _element(combine, origins[0], each_with(item, pairs, 0), bands, weights, scale)
+        second = _element(combine, origins[1], each_with(item, pairs, 1), bands, weights, scale)
+        most = max_size(max_size(most, first), second)
+        store_pair(out, pair, first, second)
+    if out.size % 2:
+        last = out.size - 1
+        value = _element(combine, load(base, last), each_with(load, models, last), bands, weights, scale)
+        most = max_size(most, value)
+        store(out, last, value)
+    return 1 if most > size_of(largest) else 0
+
+
+@inlined
+def _element(combine: Any, origin: Any, values: Any, bands: Any, weights: Any, scale: Any) -> Any:
+    kept = each(_kept, each_with(minus, values, origin), bands, weights)
+    return origin + scale * combine(kept, weights)
+
+
+@inlined
+def _kept(value: Any, band: Any, weight: Any) -> Any:
+    return value * weight if np.uint32(size_of(value) - band[0]) < band[1] else _ZERO
 
 
 @compiled
@@ -164,8 +188,3 @@ def _agreeing_max(base: Any, models: Any, bands: Any, weights: Any, scale: Any, 
 
 
 _VOTES: Mapping[str, Callable[..., int]] = {"mean": _agreeing_mean, "sum": _agreeing_sum, "max": _agreeing_max}
-
-
-@inlined
-def _inside(value: Any, band: Any) -> Any:
-    return value if band[0] <= abs(value) < band[1] else _ZERO

@@ -98,6 +98,18 @@ def times(value: Any, weight: Any) -> Any:
     return value * weight
 
 
+@inlined
+def minus(value: Any, other: Any) -> Any:
+    """Return a difference."""
+    return value - other
+
+
+@inlined
+def item(values: Any, index: Any) -> Any:
+    """Return one of some values of a type."""
+    return values[index]
+
+
 def total(values: Values) -> Any:
     """Return the sum, added from the first to the last."""
     raise NotImplementedError

@@ -13,11 +13,20 @@ import numpy as np
 
 from evomerge.backends.weights.kernels.histograms import Arrays, Histogram, Loops, count, extremes, parts, place
 from evomerge.backends.weights.kernels.jit import compiled, inlined
-from evomerge.backends.weights.kernels.numbers import bin_of, delta, load, store
+from evomerge.backends.weights.kernels.numbers import (
+    bin_of,
+    delta,
+    load,
+    load_pair,
+    max_size,
+    size_of,
+    store,
+    store_pair,
+)
 from evomerge.backends.weights.kernels.threads import spans
 from evomerge.backends.weights.kernels.trims import Bounds
-from evomerge.backends.weights.kernels.tuples import each, each_with, times, total
-from evomerge.backends.weights.kernels.votes import mass_of, signed
+from evomerge.backends.weights.kernels.tuples import each, each_with, item, minus, times, total
+from evomerge.backends.weights.kernels.votes import agrees, flip_of, where
 from evomerge.backends.weights.kernels.work import Sources, Work, floats
 from evomerge.strategies.merge.magnitudes import BINS
 from evomerge.strategies.merge.sce import LEAST_MASS
@@ -128,26 +137,39 @@ def _fused(work: Work, arrays: Arrays, bounds: Bounds, weights: Sequence[float],
 def _pass(
     base: "Elements",
     models: Arrays,
-    least: np.float32,
+    least: np.uint32,
     weights: tuple[np.float32, ...],
     scale: np.float32,
     out: "Elements",
     largest: np.float32,
 ) -> int:
-    """Fuse the entries with a variance of at least `least`; return how many are larger than `largest` or no number."""
-    bad = 0
-    for k in range(out.size):
-        origin = load(base, k)
-        deltas = each_with(delta, models, k, origin)
-        kept = each_with(_unless, deltas, _variance(deltas) < least)
-        positive = total(kept) >= _ZERO
-        agreeing = each_with(signed, kept, positive)
-        mass = total(each(mass_of, agreeing, weights))
-        mean = total(each(times, agreeing, weights)) / (mass if mass > _LEAST_MASS else _LEAST_MASS)
-        value = origin + scale * (mean if positive else -mean)
-        bad += 0 if abs(value) <= largest else 1
-        store(out, k, value)
-    return bad
+    """Fuse the entries whose variance has bits of at least `least`.
+
+    Returns 1 where a result is larger than `largest` or no number, else 0.
+    """
+    most = np.uint32(0)
+    for pair in range(out.size // 2):
+        origins, pairs = load_pair(base, pair), each_with(load_pair, models, pair)
+        first = _element(origins[0], each_with(item, pairs, 0), least, weights, scale)
+        second = _element(origins[1], each_with(item, pairs, 1), least, weights, scale)
+        most = max_size(max_size(most, first), second)
+        store_pair(out, pair, first, second)
+    if out.size % 2:
+        last = out.size - 1
+        value = _element(load(base, last), each_with(load, models, last), least, weights, scale)
+        most = max_size(most, value)
+        store(out, last, value)
+    return 1 if most > size_of(largest) else 0
+
+
+@inlined
+def _element(origin: Any, values: Any, least: Any, weights: Any, scale: Any) -> Any:
+    deltas = each_with(minus, values, origin)
+    kept = each_with(_unless, deltas, size_of(_variance(deltas)) < least)
+    agree = each_with(agrees, kept, flip_of(kept))
+    mass = total(each(where, agree, weights))
+    mean = total(each(where, agree, each(times, kept, weights))) / (mass if mass > _LEAST_MASS else _LEAST_MASS)
+    return origin + scale * mean
 
 
 @inlined
@@ -160,8 +182,8 @@ def _variance_of(arrays: Any, k: Any) -> Any:
 def _variance(deltas: Any) -> Any:
     """Return the variance, from differences to the first delta, so that it is exactly zero where all are equal."""
     count = np.float32(len(deltas))
-    shifted = each_with(_minus, deltas, deltas[0])
-    apart = each_with(_minus, shifted, total(shifted) / count)
+    shifted = each_with(minus, deltas, deltas[0])
+    apart = each_with(minus, shifted, total(shifted) / count)
     return total(each(times, apart, apart)) / count
 
 
@@ -194,11 +216,6 @@ def _energies_of(arrays: Arrays, bin_: int) -> tuple[np.float64, ...]:
 @inlined
 def _unless(value: Any, condition: Any) -> Any:
     return _ZERO if condition else value
-
-
-@inlined
-def _minus(value: Any, other: Any) -> Any:
-    return value - other
 
 
 @inlined

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.backends.weights.kernels.jit import inlined
+from evomerge.backends.weights.kernels.numbers import bits_of, float_of
 from evomerge.backends.weights.kernels.tuples import each, each_with, total
 from evomerge.backends.weights.kernels.tuples import largest as largest_of
 
@@ -13,7 +14,8 @@ Combine = Callable[[tuple[np.float32, ...], Any], np.float32]
 """Returns one entry for those of all models and what else it is told, here their weights."""
 
 _ZERO = np.float32(0)
-_ONE = np.float32(1)
+_LEAST = np.finfo(np.float32).tiny
+_SIGN = np.uint32(0x80000000)
 
 
 @inlined
@@ -25,37 +27,43 @@ def summed(values: Any, _weights: Any) -> Any:
 @inlined
 def agreeing_mean(values: Any, weights: Any) -> Any:
     """Return the sum of the values that have the elected sign, over the sum of their weights' magnitudes."""
-    positive = total(values) >= _ZERO
-    agreeing = each_with(signed, values, positive)
-    mass = total(each(mass_of, agreeing, weights))
-    mean = total(agreeing) / (mass if mass > _ZERO else _ONE)
-    return mean if positive else -mean
+    agree = each_with(agrees, values, flip_of(values))
+    mass = total(each(where, agree, each(abs, weights)))
+    return total(each(where, agree, values)) / (mass if mass > _LEAST else _LEAST)
 
 
 @inlined
 def agreeing_sum(values: Any, _weights: Any) -> Any:
     """Return the sum of the values that have the elected sign."""
-    positive = total(values) >= _ZERO
-    result = total(each_with(signed, values, positive))
-    return result if positive else -result
+    return total(each(where, each_with(agrees, values, flip_of(values)), values))
 
 
 @inlined
 def agreeing_max(values: Any, _weights: Any) -> Any:
     """Return the largest of the values that have the elected sign."""
-    positive = total(values) >= _ZERO
-    result = largest_of(each_with(signed, values, positive))
-    return result if positive else -result
+    flip = flip_of(values)
+    most = largest_of(each_with(_flipped, values, flip))
+    return _flipped(most if most > _ZERO else _ZERO, flip)
 
 
 @inlined
-def signed(value: Any, positive: Any) -> Any:
-    """Return the magnitude of a value of the elected sign, and zero for others."""
-    value = value if positive else -value
-    return value if value > _ZERO else _ZERO
+def flip_of(values: Any) -> Any:
+    """Return the bit of the sign where the elected one, the sum's, is minus. A sum of zero elects plus."""
+    return np.uint32(0) if total(values) >= _ZERO else _SIGN
 
 
 @inlined
-def mass_of(value: Any, weight: Any) -> Any:
-    """Return the magnitude of a value's weight, where there is a value."""
-    return abs(weight) if value > _ZERO else _ZERO
+def agrees(value: Any, flip: Any) -> Any:
+    """Return whether a value has the elected sign, which zeros have not."""
+    return _flipped(value, flip) > _ZERO
+
+
+@inlined
+def where(condition: Any, value: Any) -> Any:
+    """Return a value where a condition holds, and zero elsewhere."""
+    return value if condition else _ZERO
+
+
+@inlined
+def _flipped(value: Any, flip: Any) -> Any:
+    return float_of(np.uint32(bits_of(value) ^ flip))

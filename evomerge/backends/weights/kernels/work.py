@@ -139,4 +139,4 @@ def floats(numbers: "Sequence[float] | NDArray[np.float64]") -> tuple[np.float32
 
 
 Kernel = Callable[[Work], int]
-"""Writes a tensor and returns how many of its elements are not finite. Raises what the method's formula raises."""
+"""Writes a tensor and returns zero if all of its elements are finite. Raises what the method's formula raises."""

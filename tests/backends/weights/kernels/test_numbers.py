@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from evomerge.backends.weights.kernels.jit import compiled
-from evomerge.backends.weights.kernels.numbers import Elements, bin_of, load, store
+from evomerge.backends.weights.kernels.numbers import Elements, bin_of, load, load_pair, store, store_pair
 from evomerge.backends.weights.raw import Raw
 from evomerge.strategies.merge.magnitudes import bins
 
@@ -15,6 +15,13 @@ from evomerge.strategies.merge.magnitudes import bins
 def read_all(source: Elements, out: Elements) -> None:
     for k in range(source.size):
         store(out, k, load(source, k))
+
+
+@compiled
+def read_pairs(source: Elements, out: Elements) -> None:
+    for pair in range(source.size // 2):
+        first, second = load_pair(source, pair)
+        store_pair(out, pair, first, second)
 
 
 @compiled
@@ -69,3 +76,17 @@ def test_bins_are_those_of_the_methods() -> None:
     found = np.empty(source.numel(), np.int64)
     bins_of(Raw.of(source).elements, found)
     assert found.tolist() == bins(source).tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("begin", [0, 1])
+def test_pairs_are_read_and_written_as_their_elements_are_wherever_they_begin(dtype: torch.dtype, begin: int) -> None:
+    numbers = floats()
+    source = numbers[~numbers.isnan()].to(dtype)
+    for kind in (torch.float32, torch.bfloat16):
+        found, expected = (torch.zeros(source.numel() + 1, dtype=kind)[begin : begin + 20_000] for _ in range(2))
+        part = Raw.of(source[begin : begin + 20_000]).elements
+        read_pairs(part, Raw.of(found).elements)
+        read_all(part, Raw.of(expected).elements)
+        assert expected.count_nonzero() > 0
+        assert torch.equal(found, expected)
