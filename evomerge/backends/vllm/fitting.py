@@ -4,18 +4,14 @@ Pure functions on what is on disk, without vLLM, so that a client knows before i
 """
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from evomerge.backends.weights.artifact import Artifact, CheckpointArtifact
-from evomerge.backends.weights.fingerprint import BEHAVIOUR
 from evomerge.backends.weights.headers import Stored
 from evomerge.backends.weights.tensors import read_json
-from evomerge.backends.weights.vocabulary import check_same
-from evomerge.errors import SourceError
 
-_DECIDES_NOTHING = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"})
-_TEMPLATES = frozenset({"chat_template.jinja", "chat_template.json"})
+_OF_STORING = frozenset({"_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache"})
+_OF_ASKING = frozenset({"bos_token_id", "eos_token_id", "pad_token_id"})
 _REMEDY = "a running server takes weights of its own model alone; use the backend local"
 
 
@@ -29,32 +25,14 @@ def fits(artifact: Artifact, served_config: Mapping[str, Any]) -> str | None:
     """Return a sentence that says why the artifact's tensors cannot take the place of a served model's, or None.
 
     `served_config` is the config.json that the server was started with. A key that is left out is one that is false
-    or none; in which float type the tensors are stored makes no difference.
+    or none. In which float type tensors are stored makes no difference, nor do tokens that begin or end a text: who
+    asks sends tokens, and says where to stop.
     """
     ours, theirs = _deciding(config_of(artifact)), _deciding(served_config)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
             there, here = _said(theirs, key), _said(ours, key)
             return f"the served model has {key} {there}, and the recipe's result has {here}; {_REMEDY}"
-    return None
-
-
-def speaks(artifact: Artifact, served: Path) -> str | None:
-    """Return a sentence that says why requests to the served model's folder mean something else to the artifact.
-
-    They do with other tokens, or with another chat template. None where they mean the same.
-    """
-    folder = artifact.behaviour
-    if folder == served:
-        return None
-    differing = [name for name in BEHAVIOUR if _bytes(folder / name) != _bytes(served / name)]
-    if _TEMPLATES & set(differing) or _template(folder) != _template(served):
-        return f"the recipe's result has the chat template of {folder}, and the server that of {served}; {_REMEDY}"
-    try:
-        if differing:
-            check_same(served, folder)
-    except SourceError as error:
-        return f"the recipe's result speaks other tokens than the server: {error}"
     return None
 
 
@@ -76,18 +54,9 @@ def same_tensors(outline: Mapping[str, Stored], served: Mapping[str, Stored]) ->
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
-    told = {key: value for key, value in config.items() if key not in _DECIDES_NOTHING}
+    told = {key: value for key, value in config.items() if key not in _OF_STORING | _OF_ASKING}
     return {key: value for key, value in told.items() if value is not None and value is not False}
 
 
 def _said(config: Mapping[str, Any], key: str) -> str:
     return repr(config[key]) if key in config else "not set"
-
-
-def _bytes(file: Path) -> bytes | None:
-    return file.read_bytes() if file.is_file() else None
-
-
-def _template(folder: Path) -> Any:
-    file = folder / "tokenizer_config.json"
-    return cast(Any, read_json(file).get("chat_template")) if file.is_file() else None

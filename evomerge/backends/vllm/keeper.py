@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from evomerge.backends.vllm.fitting import fits, same_tensors, speaks
+from evomerge.backends.vllm.fitting import fits, same_tensors
 from evomerge.backends.vllm.residence import Residence, Where, Wish, bytes_of, plan
 from evomerge.backends.vllm.wire import from_wire
 from evomerge.backends.weights.checkpoint import Checkpoint
@@ -128,8 +128,7 @@ class Keeper:
         self._store.check(recipe)
         artifact, outline = self._store.artifact(recipe), self._store.outline(recipe)
         served = self._served
-        problem = fits(artifact, served.config) or speaks(artifact, served.folder)
-        if problem := problem or same_tensors(outline, served.stored):
+        if problem := fits(artifact, served.config) or same_tensors(outline, served.stored):
             raise ConfigError(problem)
         planned = self._store.planned(recipe)
         if self._residence is not None and self._residence.merges(planned):

@@ -1,13 +1,14 @@
 """Engines of vLLM, one after the other: what tests ask of them, from standard input to standard output.
 
-Run by the Python that has vLLM, whose import takes longer than an engine's start: each engine is a fork of a process that
-has imported it. Input: `[{"model", "options", "steps"}]`; a step is `{"call", "argument"}` (a method of
-the worker extension), `{"forget"}` (the prefix cache), or `{"ask": prompts, "adapter"}`, greedily, with logprobs.
+Run by the Python that has vLLM, whose import takes longer than an engine's start: each engine is a fork of a process
+that has imported it. Input: `[{"model", "options", "steps"}]`; a step is `{"call", "argument"}` (a method of the worker
+extension), `{"forget"}` (the prefix cache), or `{"ask": prompts, "adapter"}`, greedily, with logprobs.
 """
 
 import json
 import os
 import sys
+from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
 
@@ -24,16 +25,14 @@ SETTINGS = {
 
 def done(engine: Any, step: dict[str, Any]) -> Any:
     """What a step gives: the worker's answer, whether the cache is empty, or the texts with their logprobs."""
-    from vllm import SamplingParams
-    from vllm.lora.request import LoRARequest
-
+    vllm, requests = import_module("vllm"), import_module("vllm.lora.request")
     if "call" in step:
         (answer,) = engine.collective_rpc(step["call"], args=(json.dumps(step["argument"]),))
         return json.loads(answer)
     if "forget" in step:
         return engine.reset_prefix_cache()
-    adapter = LoRARequest("adapter", 1, step["adapter"]) if step.get("adapter") else None
-    asked = SamplingParams(temperature=0, max_tokens=8, logprobs=2)
+    adapter = requests.LoRARequest("adapter", 1, step["adapter"]) if step.get("adapter") else None
+    asked = vllm.SamplingParams(temperature=0, max_tokens=8, logprobs=2)
     outputs = engine.generate(step["ask"], asked, lora_request=adapter, use_tqdm=False)
     return [
         [output.outputs[0].text, [max(entry.values(), key=lambda found: found.logprob).logprob for entry in tokens]]
@@ -44,9 +43,7 @@ def done(engine: Any, step: dict[str, Any]) -> Any:
 
 def answers(one: dict[str, Any]) -> list[Any]:
     """What one engine answers to its steps."""
-    from vllm import LLM
-
-    engine = LLM(
+    engine = import_module("vllm").LLM(
         one["model"],
         dtype="float32",
         enforce_eager=True,
@@ -62,8 +59,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     told = os.dup(1)
     os.dup2(2, 1)  # what libraries print is no answer
-    import vllm.v1.engine.llm_engine  # noqa: F401
-
+    import_module("vllm.v1.engine.llm_engine")
     forking = get_context("fork")
     results: list[list[Any]] = []
     for one in asked:

@@ -57,7 +57,7 @@ class Answers:
 
     def __init__(self, python: Path, folder: Path) -> None:
         store = WeightStore()
-        shape = {"hidden_size": 128, "max_position_embeddings": 512, "tie_word_embeddings": True}
+        shape: dict[str, Any] = {"hidden_size": 128, "max_position_embeddings": 512, "tie_word_embeddings": True}
         tied = [save_model(folder / f"tied-{seed}", seed, **shape) for seed in range(3)]
         (folder / "vllm_test_methods.py").write_text(OWN)
 
