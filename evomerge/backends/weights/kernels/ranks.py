@@ -12,7 +12,7 @@ import numpy as np
 from evomerge.backends.weights.kernels.dropped import Pass, Ranks, combined, drop_masses, drop_pass, l1_factor
 from evomerge.backends.weights.kernels.jit import compiled, inlined
 from evomerge.backends.weights.kernels.numbers import bin_of, load
-from evomerge.backends.weights.kernels.scratch import cost_of
+from evomerge.backends.weights.kernels.scratch import cost_of, passing_room
 from evomerge.backends.weights.kernels.threads import spans
 from evomerge.backends.weights.kernels.votes import agreeing_max, agreeing_mean, agreeing_sum, summed
 from evomerge.backends.weights.kernels.work import UNIT, Work
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from evomerge.backends.weights.kernels.numbers import Elements
 
 _SHORT = 1 << 16
+_FEW = 1 << 25
+"""Ranks of a tensor that memory may hold till it is merged, instead of finding them twice."""
 _NUMBERS = float(1 << 32)
 _HALF = np.float64(1 << 31)
 _MOST = np.float64(_NUMBERS)
@@ -44,7 +46,7 @@ def della_linear(work: Work) -> int:
 
 def _della(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
-    ranks, rows = _ranks(work)
+    ranks, rows = _ranks(work, twice=l1)
     told: list[tuple[np.float64, np.float64, np.float32, np.float32]] = []
     for index, own in enumerate(work.params.inputs):
         lowest, step = span_of_chances(work.columns, float(own["density"]), float(own["epsilon"]))
@@ -54,36 +56,40 @@ def _della(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     return combined(work, kernel, weights, ranks, rows, told)
 
 
-def _ranks(work: Work) -> tuple[Ranks, int]:
-    """Return what has the ranks of some rows or finds them, and the number of entries of those rows, an even one."""
+def _ranks(work: Work, *, twice: bool) -> tuple[Ranks, int]:
+    """Return what has the ranks of some rows or finds them, and the number of entries of those rows, an even one.
+
+    `twice` tells that ranks are asked for two times.
+    """
 
     def found(index: int, begin: int, end: int) -> "NDArray[Any]":
-        ranks = np.empty(end - begin, _kind(work))
+        ranks = passing_room(index, end - begin, _kind(work))
         base, model = work.sources.pair(index)
         _rank(base[begin:end], model[begin:end], work.columns, ranks)
         return ranks
 
     rows = max(UNIT // (2 * work.columns), 1) * 2 * work.columns
-    if not work.sources.lasting:  # found a few at a time where they are used, that is twice for l1
-        return found, rows
-    kept = [_of_tensor(work, index) for index in range(len(work.inputs))]
-    return lambda index, begin, end: kept[index][begin:end], rows
+    if work.sources.lasting or (twice and work.out.size * len(work.inputs) <= _FEW):
+        there = [_of_tensor(work, index) for index in range(len(work.inputs))]
+        return lambda index, begin, end: there[index][begin:end], rows
+    return found, rows
 
 
 def _of_tensor(work: Work, index: int) -> "NDArray[Any]":
     """Return the place of every entry of an input's task vector in its row, in the order of rising magnitude."""
+    columns, (base, model) = work.columns, work.sources.pair(index)
+    step = max(UNIT // columns, 1) * columns
 
-    def make() -> "NDArray[Any]":
-        columns, (base, model) = work.columns, work.sources.pair(index)
-        ranks = work.sources.room(base.size, _kind(work))
-        step = max(UNIT // columns, 1) * columns
+    def written(ranks: "NDArray[Any]") -> "NDArray[Any]":
         work.sources.threads.map(
             lambda begin, end: _rank(base[begin:end], model[begin:end], columns, ranks[begin:end]),
             spans(base.size, step),
         )
         return ranks
 
-    return work.sources.keep("ranks", (index,), make, cost_of)
+    if not work.sources.lasting:
+        return written(passing_room(index, base.size, _kind(work)))
+    return work.sources.keep("ranks", (index,), lambda: written(work.sources.room(base.size, _kind(work))), cost_of)
 
 
 def _kind(work: Work) -> str:

@@ -7,6 +7,7 @@ file can be made, memory takes their place.
 import mmap
 import os
 import tempfile
+from threading import local
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,16 @@ if TYPE_CHECKING:
 LARGE = 1 << 20
 """Bytes from which on an array is put into a file."""
 _FILE = 256 << 20
+
+
+class _Own(local):
+    """What a thread uses again and again."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[int, NDArray[np.uint8]] = {}
+
+
+_OWN = _Own()
 
 
 class Scratch:
@@ -39,6 +50,19 @@ class Scratch:
                 return np.empty(count, kind)
         self._used += size
         return np.frombuffer(self._file, kind, count, self._used - size)
+
+
+def passing_room(place: int, count: int, dtype: str) -> "NDArray[Any]":
+    """Return an array of some numbers, whatever they are, till this thread asks for the same `place` again.
+
+    The memory stays with the thread: that which the system has to clear first takes longer than most of what is done
+    with it.
+    """
+    kind = np.dtype(dtype)
+    own = _OWN.arrays.get(place)
+    if own is None or own.nbytes < count * kind.itemsize:
+        own = _OWN.arrays[place] = np.empty(count * kind.itemsize, np.uint8)
+    return own[: count * kind.itemsize].view(kind)
 
 
 def cost_of(array: "NDArray[Any]") -> int:
