@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.require import REPOSITORY, require
 
-SERVER = '''
+SERVER = """
 import asyncio, os, subprocess, sys, time
 from evomerge.backends.vllm.guard import Guard
 
@@ -62,7 +62,7 @@ async def main():
         await server.serve_forever()
 
 asyncio.run(main())
-'''
+"""
 
 
 def write_stand_in(folder: Path) -> Path:

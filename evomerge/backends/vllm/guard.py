@@ -27,7 +27,9 @@ class Guard:
     def __init__(self, app: App) -> None:
         key = os.environ.get(VARIABLE)
         if not key:
-            raise ValueError(f"there is no key in {VARIABLE}, and without one this server would be open to everybody here")
+            raise ValueError(
+                f"there is no key in {VARIABLE}, and without one this server would be open to everybody here"
+            )
         self._app = app
         self._wanted = f"Bearer {key}".encode()
 

@@ -68,7 +68,14 @@ async def _asked(python: Path) -> dict[str, Any]:
     pipe = asyncio.subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            str(python), "-P", "-c", _ASK, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=dict(os.environ)
+            str(python),
+            "-P",
+            "-c",
+            _ASK,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=pipe,
+            stderr=pipe,
+            env=dict(os.environ),
         )
     except OSError as error:
         raise ConfigError(f"backend: python: {python} cannot be run ({error.strerror})") from None
@@ -77,4 +84,6 @@ async def _asked(python: Path) -> dict[str, Any]:
         return cast("dict[str, Any]", json.loads(out))
     except ValueError:
         said = err.decode(errors="replace").strip().splitlines()
-        raise ConfigError(f"backend: python: {python} is no Python of 3.11 or newer ({said[-1] if said else '?'})") from None
+        raise ConfigError(
+            f"backend: python: {python} is no Python of 3.11 or newer ({said[-1] if said else '?'})"
+        ) from None

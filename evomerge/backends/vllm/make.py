@@ -63,7 +63,7 @@ def vllm_backend(
     if not python.is_file():
         raise ConfigError(f"backend.python: there is no file {python}; name the Python that has vLLM")
     dtype = settings.dtype if settings.dtype != "auto" else _dtype(what.folder)
-    adapters = Adapters(settings.slots, what.rank) if what.adapters else None
+    adapters = Adapters(settings.slots, what.rank, what.kinds) if what.adapters else None
     resolved = settings.model_copy(update={"dtype": dtype})
     backends: list[Backend] = []
     for number in range(settings.servers):

@@ -27,10 +27,15 @@ RANKS = (8, 16, 32, 64, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Adapters:
-    """Adapters to make room for: how many at a time, and the highest rank among them."""
+    """Adapters to make room for: how many at a time, the highest rank among them, the last names of their modules.
+
+    Room for no other modules is needed for more than memory: vLLM computes no likelihoods of a prompt where its output
+    head may have an adapter (on a CPU its engine dies of it).
+    """
 
     slots: int
     rank: int
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,12 @@ class Process:
 
 
 def server_command(
-    settings: VllmSettings, python: Path, module: Sequence[str], model: Path, address: Address, adapters: Adapters | None
+    settings: VllmSettings,
+    python: Path,
+    module: Sequence[str],
+    model: Path,
+    address: Address,
+    adapters: Adapters | None,
 ) -> list[str]:
     """Return the words that start a server: `python -m` of `module`, what we set, and the settings' own arguments.
 
@@ -129,7 +139,13 @@ def server_command(
         **(_room_for(adapters) if adapters else {}),
         **settings.args,
     }
-    return [str(python), "-P", "-m", *module, *(word for name, value in words.items() for word in _argument(name, value))]
+    return [
+        str(python),
+        "-P",
+        "-m",
+        *module,
+        *(word for name, value in words.items() for word in _argument(name, value)),
+    ]
 
 
 def _argument(name: str, value: Argument) -> list[str]:
@@ -148,7 +164,8 @@ def _room_for(adapters: Adapters) -> dict[str, Argument]:
     rank = next((rank for rank in RANKS if rank >= adapters.rank), None)
     if rank is None:
         raise ConfigError(f"vLLM serves adapters up to rank {RANKS[-1]}, and one here may have rank {adapters.rank}")
-    return {"enable-lora": True, "max-loras": adapters.slots, "max-cpu-loras": adapters.slots, "max-lora-rank": rank}
+    words: dict[str, Argument] = {"max-loras": adapters.slots, "max-cpu-loras": adapters.slots, "max-lora-rank": rank}
+    return {"enable-lora": True, **words, **({"lora-target-modules": [*adapters.modules]} if adapters.modules else {})}
 
 
 def server_environment(

@@ -35,6 +35,11 @@ class Serving:
         """Whether adapters are loaded beside the base."""
         return bool(self.modules)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The last parts of the modules' names, as in `q_proj`."""
+        return tuple(sorted({module.rpartition(".")[2] for module in self.modules}))
+
 
 def serving(store: WeightStore, recipes: Sequence[WeightRecipe]) -> Serving:
     """Return what is served for recipes without holes, the first of which is typical of a search.

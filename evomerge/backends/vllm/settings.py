@@ -14,7 +14,15 @@ OURS = frozenset(
     {
         *("model", "host", "port", "uds", "api-key", "served-model-name", "dtype", "generation-config", "middleware"),
         *("tensor-parallel-size", "worker-extension-cls", "tokenizer", "runner", "task", "config", "root-path"),
-        *("enable-lora", "max-loras", "max-lora-rank", "max-cpu-loras", "lora-modules", "api-server-count"),
+        *(
+            "enable-lora",
+            "max-loras",
+            "max-lora-rank",
+            "max-cpu-loras",
+            "lora-modules",
+            "lora-target-modules",
+            "api-server-count",
+        ),
         *("ssl-keyfile", "ssl-certfile", "headless", "data-parallel-size", "pipeline-parallel-size"),
     }
 )

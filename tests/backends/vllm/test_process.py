@@ -161,7 +161,12 @@ def test_a_rank_beyond_all_is_refused() -> None:
 
 
 def test_what_the_user_set_stays_except_what_we_need() -> None:
-    outside = {"HF_HUB_OFFLINE": "0", "VLLM_CPU_KVCACHE_SPACE": "4", "OMP_NUM_THREADS": "3", "VLLM_SERVER_DEV_MODE": "0"}
+    outside = {
+        "HF_HUB_OFFLINE": "0",
+        "VLLM_CPU_KVCACHE_SPACE": "4",
+        "OMP_NUM_THREADS": "3",
+        "VLLM_SERVER_DEV_MODE": "0",
+    }
     environment = server_environment(settings(), outside, ADDRESS, number=0, cpu=True)
     assert environment["HF_HUB_OFFLINE"] == "0"
     assert environment["VLLM_CPU_KVCACHE_SPACE"] == "4"
