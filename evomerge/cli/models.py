@@ -1,4 +1,4 @@
-"""Commands about models: merge, eval, export."""
+"""Commands about models: merge, eval, export, unpack."""
 
 import asyncio
 import os
@@ -30,6 +30,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: evomerge merge recipe.yaml ./merged")(merge)
     app.command("eval", epilog="Example: evomerge eval job.yaml ./merged ./base --split test")(evaluate)
     app.command(epilog="Example: evomerge export studies/quickstart ./merged --trial 17")(export)
+    app.command(epilog="Example: evomerge unpack ./merged sort ./sort-again")(unpack)
 
 
 def merge(
@@ -57,12 +58,14 @@ def merge(
 
 
 def _tell(done: str, out: Path, artifact: "Artifact | EnsembleArtifact") -> None:
-    """Say where a model is, and what it lacks of the merge that it was extracted from."""
-    from evomerge.backends.weights.artifact import AdapterArtifact
+    """Say where a model is, what it lacks of the merge that it was extracted from, and what packs it has."""
+    from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
 
     typer.echo(f"{done} into {out}")
     if isinstance(artifact, AdapterArtifact) and artifact.loss is not None:
         typer.echo(artifact.loss.sentences())
+    if isinstance(artifact, CheckpointArtifact) and artifact.packs:
+        typer.echo(f"with packs of {', '.join(artifact.packs)}; evomerge unpack {out} {artifact.packs[0]} DEST")
 
 
 def evaluate(
@@ -198,3 +201,28 @@ def export(
     reopened = reopen(study)
     recipe, note = reopened.winner() if trial is None else reopened.trial(trial)
     _tell("exported", out, reopened.prepared.export(recipe, out, card=note))
+
+
+def unpack(
+    folder: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="An export with packs (method: emr).", show_default=False)
+    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pack's name.", show_default=False)],
+    out: Out,
+) -> None:
+    """Turn a unified model back into nearly one of the models it was merged from, with that model's pack.
+
+    Needs the base that recipe.yaml names, not the models.
+    """
+    from evomerge.backends.weights.store import WeightStore
+    from evomerge.backends.weights.unpacking import unpack as write
+    from evomerge.recipe.tree import Merge
+    from evomerge.study.job import load_recipe
+
+    file = folder / "recipe.yaml"
+    recipe = load_recipe(file)
+    if not isinstance(recipe, Merge) or recipe.base is None:
+        raise ConfigError(f"{file}: it has no base, so there are no packs that stand on one")
+    store = WeightStore()
+    write(store, folder, name, store.resolve(recipe.base, _root(file, recipe.base)), out)
+    typer.echo(f"unpacked into {out}")

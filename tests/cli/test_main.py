@@ -11,7 +11,7 @@ from evomerge.errors import EvomergeError, StudyLocked
 from evomerge.study import status
 from tests.cli.conftest import Command
 
-COMMANDS = ("init", "run", "check", "status", "clean", "merge", "eval", "export", "methods", "schema")
+COMMANDS = ("init", "run", "check", "status", "clean", "merge", "eval", "export", "unpack", "methods", "schema")
 
 
 def test_without_words_the_help_is_shown_and_the_exit_code_is_that_of_usage(command: Command) -> None:

@@ -106,6 +106,25 @@ def test_a_recipe_whose_models_are_in_no_one_folder_is_refused(
     assert not (tmp_path / "again").exists()
 
 
+def test_a_pack_of_a_merge_becomes_a_model_again_without_the_models_it_was_merged_from(
+    place: Path, command: Command
+) -> None:
+    Path("recipe.yaml").write_text(
+        "method: emr\nbase: models/base\nmodels: [{model: models/one}, {model: models/two}]\npacks: true\n"
+    )
+    done = command("merge", "recipe.yaml", "out")
+    assert (done.code, done.err) == (0, "")
+    assert done.out == "merged into out\nwith packs of one, two; evomerge unpack out one DEST\n"
+    shutil.rmtree(place / "models" / "one")
+    assert command("unpack", "out", "one", "again").out == "unpacked into again\n"
+    assert tensors(place / "again").keys() == tensors(place / "out").keys()
+    assert AutoModelForCausalLM.from_pretrained("again").num_parameters() > 0
+    for folder, sentence in (("models/base", "recipe.yaml"), ("out", "there are one, two")):
+        done = command("unpack", folder, "none", "more")
+        assert (done.code, done.out) == (78, "")
+        assert sentence in done.err
+
+
 def test_an_export_that_is_extracted_tells_what_it_lacks(place: Path, command: Command) -> None:
     job = Path("job.yaml")
     job.write_text(job.read_text().replace("tasks:\n", "  refactor: {rank: 2}\ntasks:\n", 1))

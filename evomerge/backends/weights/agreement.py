@@ -8,6 +8,7 @@ from evomerge.backends.weights.adapter import CONFIG, Adapter
 from evomerge.backends.weights.checkpoint import Checkpoint
 from evomerge.backends.weights.files import Opened
 from evomerge.backends.weights.models import Models, merges, natural, weight_of
+from evomerge.backends.weights.packs import check_packs
 from evomerge.backends.weights.stacking import Form, check_slices
 from evomerge.backends.weights.vocabulary import check_same
 from evomerge.errors import ConfigError, SourceError
@@ -18,11 +19,12 @@ _SAME_IN_CONFIG = ("model_type", "num_attention_heads", "num_key_value_heads", "
 
 
 def check(models: Models, recipe: WeightRecipe) -> None:
-    """Raise SourceError for models that do not fit, ConfigError for a refactoring or result that cannot be."""
+    """Raise SourceError for models that do not fit, ConfigError for what the result cannot be."""
     for merge in merges(recipe):
         _check_roles(models, merge)
     for _, child in children(recipe):
         _check_inner(child)
+    check_packs(recipe)
     _check_forms(models, recipe)
     if result_of(recipe).tokenizer is not None:
         return

@@ -20,13 +20,15 @@ class CheckpointArtifact:
     """A whole model of `size` bytes of tensors.
 
     Configuration and tokenizer are those of the folder `skeleton`; `config` is there where the configuration differs,
-    `tokenizer` where another folder has the tokenizer and what belongs to it.
+    `tokenizer` where another folder has the tokenizer and what belongs to it. `packs` are the names of the packs that
+    were written beside it, each of which turns it into nearly one of the models that were merged.
     """
 
     skeleton: Path
     size: int
     config: Mapping[str, Any] | None = None
     tokenizer: Path | None = None
+    packs: tuple[str, ...] = ()
 
     @property
     def behaviour(self) -> Path:

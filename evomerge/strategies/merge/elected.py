@@ -8,7 +8,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 from evomerge.strategies.merge.parameters import SCALE, WEIGHT
-from evomerge.strategies.merge.protocol import Needs, Parameters, TensorContext
+from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
 from evomerge.strategies.merge.ties import ballot, consensus
 from evomerge.strategies.merge.vectors import required
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     "emr",
     title="EMR-Merging's unified model: elect a sign, take the largest entry of that sign",
     needs=Needs(base="required", inputs=(1, None)),
-    parameters=(WEIGHT, SCALE),
+    parameters=(
+        WEIGHT,
+        SCALE,
+        Parameter(
+            "packs",
+            "merge",
+            False,
+            "Whether a pack for each model is written beside the unified model: a mask and a factor that turn it into "
+            "nearly that model (`evomerge unpack`).",
+            choices=(True, False),
+        ),
+    ),
     source="Huang et al. 2024, EMR-Merging, arXiv:2405.17461",
     evidence="V",
 )
@@ -29,8 +40,9 @@ def emr(ctx: TensorContext, base: "Tensor | None", inputs: "Sequence[Tensor]", p
     """Return theta_0 + scale * tau_uni, its entries the largest of the tau_i that have the sign of sum tau_i.
 
     Weights are multiplied into the task vectors first. Where the sum is zero, the sign is plus (in the common code
-    minus). This is the paper's unified model alone: the packs (a mask and a scale) by which it turns into a model of
-    each task are not produced, so the paper's results are not those of this model.
+    minus). This is the paper's unified model alone. The paper's results are those of what it turns into with a pack for
+    each task: theta_0 + lambda_i m_i (theta - theta_0), m_i = [tau_i and theta - theta_0 have one sign], lambda_i =
+    sum |tau_i| / sum |m_i (theta - theta_0)|. `packs` has these written beside an export; they change nothing in it.
     """
     origin = required(base)
     weights = params.numbers("weight")
