@@ -58,11 +58,15 @@ class VllmBackend:
         width: int,
         room: AdapterRoom,
         planned: Callable[[WeightRecipe], Placement | Unsupported],
+        opening: Mapping[str, Any] | None,
     ) -> None:
-        """`slots` adapters are held at a time, `width` requests asked; `planned` says how a recipe would be held."""
+        """`slots` adapters are held at a time, `width` requests asked; `planned` says how a recipe would be held.
+
+        `opening` is told to the worker extension after each start: which models to have at hand, and where.
+        """
         self._host, self._store, self._serving = host, store, serving
         self._slots = slots if serving.adapters else 1
-        self._width, self._room, self._planned = width, room, planned
+        self._width, self._room, self._planned, self._opening = width, room, planned, opening
         self._turns = Turns(self._slots)
         self._base = None if serving.base is None else recipe_id(serving.base)
         self._seen = 0
@@ -135,7 +139,10 @@ class VllmBackend:
                 if model is None:
                     raise BackendError(f"the server at {link.url} serves no model")
                 self._served = str(model["id"]), model.get("max_model_len")
-                self._seen, self._holds = self._host.starts, self._base
+                self._holds = self._base
+                if self._opening is not None:
+                    await _called(link, "evomerge_open", self._opening)
+                self._seen = self._host.starts
             return link
 
     @asynccontextmanager
@@ -159,14 +166,7 @@ class VllmBackend:
         if self._holds == wanted:
             return
         self._holds = None
-        argument = {"recipe": to_wire(recipe), "id": wanted}
-        try:
-            told = await link.call("evomerge_hold", argument)
-        except Refused as refused:
-            raise BackendError(f"the server at {link.url} swaps no weights ({refused})") from None
-        for one in told:
-            if "error" in one:
-                raise _error(str(one.get("kind")), str(one["error"]))
+        await _called(link, "evomerge_hold", {"recipe": to_wire(recipe), "id": wanted})
         with suppress(Refused):  # each recipe has a salt of its own; this only frees what nobody will read again
             await link.forget_prefixes()
         self._holds = wanted
@@ -264,6 +264,17 @@ class VllmModel:
 
     async def _said(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return await self._link.complete({**body, **self._always})
+
+
+async def _called(link: Link, method: str, argument: Mapping[str, Any]) -> None:
+    """Call the worker extension. Raises what any worker says went wrong."""
+    try:
+        told = await link.call(method, argument)
+    except Refused as refused:
+        raise BackendError(f"the server at {link.url} swaps no weights ({refused})") from None
+    for one in told:
+        if "error" in one:
+            raise _error(str(one.get("kind")), str(one["error"]))
 
 
 def _error(kind: str, sentence: str) -> Exception:

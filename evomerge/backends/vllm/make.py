@@ -16,6 +16,7 @@ from evomerge.backends.vllm.remote import Offer, Remote, offered
 from evomerge.backends.vllm.server import Adapters, Server
 from evomerge.backends.vllm.serving import WIDEST, Serving, serving
 from evomerge.backends.vllm.settings import VllmSettings
+from evomerge.backends.vllm.wire import to_wire
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact
 from evomerge.backends.weights.store import WeightStore
 from evomerge.backends.weights.tensors import read_json
@@ -46,6 +47,7 @@ def vllm_backend(
     `root` is the job's folder, `folder` the study's, where logs go; `tell` hears what servers do. Raises ConfigError.
     """
     what = serving(store, recipes)
+    opening = None if what.adapters else {"recipe": to_wire(recipes[0]), "experts": settings.experts}
     key = None if settings.api_key_env is None else environment.get(settings.api_key_env, "").strip()
     if settings.url is not None:
         if key == "":
@@ -57,7 +59,14 @@ def vllm_backend(
         host = Remote(settings.url, key, settings.max_in_flight)
         room = AdapterRoom(folder.absolute() / "adapters")
         return VllmBackend(
-            host, store, what, slots=settings.slots, width=settings.max_in_flight, room=room, planned=planned
+            host,
+            store,
+            what,
+            slots=settings.slots,
+            width=settings.max_in_flight,
+            room=room,
+            planned=planned,
+            opening=opening,
         )
     python = Path(sys.executable) if settings.python is None else root / Path(settings.python).expanduser()
     if not python.is_file():
@@ -81,6 +90,7 @@ def vllm_backend(
                 width=settings.max_in_flight,
                 room=AdapterRoom(None),
                 planned=_OfServer(store, what, dtype),
+                opening=opening,
             )
         )
     return backends[0] if len(backends) == 1 else Pool(backends)
