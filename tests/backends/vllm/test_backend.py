@@ -14,6 +14,7 @@ import pytest
 from evomerge.backends.local import LocalBackend
 from evomerge.backends.protocol import Backend, Placement, Unsupported
 from evomerge.backends.settings import LocalSettings
+from evomerge.backends.vllm.adapters import SHARED_MEMORY
 from evomerge.backends.vllm.backend import VllmBackend
 from evomerge.backends.vllm.make import vllm_backend
 from evomerge.backends.vllm.server import Server
@@ -132,7 +133,7 @@ def test_adapters_share_one_engine_with_their_base_and_with_whole_models(vllm_py
         assert starts(backend) == 1
 
     run(backend, work)
-    assert not [folder for folder in Path("/dev/shm").glob("evomerge-adapters-*") if _ours(folder)]
+    assert not [folder for folder in SHARED_MEMORY.glob("evomerge-adapters-*") if _ours(folder)]
 
 
 def _ours(folder: Path) -> bool:
