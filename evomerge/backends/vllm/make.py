@@ -13,6 +13,7 @@ from evomerge.backends.vllm.adapters import AdapterRoom
 from evomerge.backends.vllm.backend import VllmBackend
 from evomerge.backends.vllm.fitting import fits
 from evomerge.backends.vllm.remote import Offer, Remote, offered
+from evomerge.backends.vllm.residence import Wish, plan
 from evomerge.backends.vllm.server import Adapters, Server
 from evomerge.backends.vllm.serving import WIDEST, Serving, serving
 from evomerge.backends.vllm.settings import VllmSettings
@@ -89,7 +90,7 @@ def vllm_backend(
                 slots=settings.slots,
                 width=settings.max_in_flight,
                 room=AdapterRoom(None),
-                planned=_OfServer(store, what, dtype),
+                planned=_OfServer(store, what, dtype, settings.experts),
                 opening=opening,
             )
         )
@@ -99,8 +100,8 @@ def vllm_backend(
 class _OfServer:
     """Says how a server of our own holds a recipe."""
 
-    def __init__(self, store: WeightStore, what: Serving, dtype: str) -> None:
-        self._store, self._what, self._dtype = store, what, dtype
+    def __init__(self, store: WeightStore, what: Serving, dtype: str, experts: Wish) -> None:
+        self._store, self._what, self._dtype, self._experts = store, what, dtype, experts
 
     def __call__(self, recipe: WeightRecipe) -> Placement | Unsupported:
         artifact = self._store.artifact(recipe)
@@ -111,9 +112,18 @@ class _OfServer:
         if isinstance(artifact, AdapterArtifact):
             words = f"an adapter of rank {artifact.rank}, not merged, beside its base in a vLLM server on {where}"
             return Placement(f"{words}, in {self._dtype}", artifact.size, self._dtype)
-        models = len(set(sources(recipe)))
-        words = f"a checkpoint, merged from {models} models into a running vLLM server on {where}"
-        return Placement(f"{words}, in {self._dtype}", artifact.size, self._dtype)
+        opened = {source.model: self._store.opened(source) for source in sources(recipe)}
+        sizes = {name: sum(tensor.size for tensor in model.stored.values()) for name, model in opened.items()}
+        read = sum(sizes.values())
+        if has_gpu():
+            kept = f"kept in {self._experts if self._experts != 'auto' else 'GPU memory, or else the host, as there is room'}"
+        else:
+            plan(sizes, None, 0, self._experts)
+            kept = "mapped from files"
+        words = (
+            f"a checkpoint, merged from {len(sizes)} models of {read / 1e6:,.1f} MB ({kept}) into a running vLLM server"
+        )
+        return Placement(f"{words} on {where}, in {self._dtype}", artifact.size, self._dtype)
 
 
 class _OfOffer:
@@ -159,9 +169,7 @@ def _refused(artifact: Artifact, what: Serving) -> str | None:
     """Return why a server that serves `what` can hold no such artifact."""
     if isinstance(artifact, AdapterArtifact):
         if artifact.rank > WIDEST:
-            return (
-                f"the adapter is {artifact.rank} wide, and vLLM takes {WIDEST} at most; leave models out or refactor"
-            )
+            return f"the adapter is {artifact.rank} wide, and vLLM takes {WIDEST} at most; leave models out or refactor"
         return None
     return fits(artifact, what.config or read_json(what.folder / "config.json"))
 

@@ -149,7 +149,7 @@ def test_what_would_be_held_is_said_before_anything_is_started(tmp_path: Path) -
     whole = made(Path(sys.executable), tmp_path, [WHOLE])
     placed = whole.plan(WHOLE)
     assert isinstance(placed, Placement)
-    assert "merged from 3 models into a running vLLM server" in placed.summary
+    assert "merged from 3 models of 5.3 MB (" in placed.summary
     assert placed.dtype in ("float32", "bfloat16")
     low = made(Path(sys.executable), tmp_path, [LOW])
     placed = low.plan(LOW)
