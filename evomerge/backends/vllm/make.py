@@ -28,6 +28,14 @@ GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
 """What is there where a driver of NVIDIA's or AMD's is."""
 
 
+_KEPT: Mapping[Wish, str] = {
+    "auto": "GPU memory where they fit, else the host's",
+    "gpu": "GPU memory",
+    "pinned": "pinned memory of the host",
+    "files": "mapped files",
+}
+
+
 def has_gpu() -> bool:
     """Return whether this machine has a GPU that vLLM may use."""
     return any(device.exists() for device in GPUS)
@@ -115,15 +123,11 @@ class _OfServer:
         opened = {source.model: self._store.opened(source) for source in sources(recipe)}
         sizes = {name: sum(tensor.size for tensor in model.stored.values()) for name, model in opened.items()}
         read = sum(sizes.values())
-        if has_gpu():
-            kept = f"kept in {self._experts if self._experts != 'auto' else 'GPU memory, or else the host, as there is room'}"
-        else:
+        if not has_gpu():
             plan(sizes, None, 0, self._experts)
-            kept = "mapped from files"
-        words = (
-            f"a checkpoint, merged from {len(sizes)} models of {read / 1e6:,.1f} MB ({kept}) into a running vLLM server"
-        )
-        return Placement(f"{words} on {where}, in {self._dtype}", artifact.size, self._dtype)
+        kept = _KEPT[self._experts] if has_gpu() else _KEPT["files"]
+        words = f"a checkpoint, merged from {len(sizes)} models of {read / 1e6:,.1f} MB (in {kept})"
+        return Placement(f"{words} into a running vLLM server on {where}, in {self._dtype}", artifact.size, self._dtype)
 
 
 class _OfOffer:
