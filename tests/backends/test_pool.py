@@ -29,7 +29,7 @@ class Counting:
     @asynccontextmanager
     async def hold(self, recipe: Recipe) -> AsyncGenerator[Model]:
         if self.broken:
-            raise BackendError("broken")
+            raise BackendError(f"broken, and asked for {recipe}")
         self.held += 1
         self.total += 1
         self.most = max(self.most, self.held)

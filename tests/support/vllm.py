@@ -1,7 +1,7 @@
 """vLLM for tests: the Python that has the real one, and a stand-in of a few processes that is up in a moment.
 
-The stand-in is a package `vllm` found before the real one. It starts a child and a grandchild as vLLM does, listens where
-it is told behind the real guard, and does what the variable STAND_IN says; it answers no prompt.
+The stand-in is a package `vllm` found before the real one. It starts a child and a grandchild as vLLM does, listens
+where it is told behind the real guard, and does what the variable STAND_IN says; it answers no prompt.
 """
 
 import os
@@ -31,7 +31,8 @@ if todo == "once" and not os.path.exists(os.environ["STAND_IN_MARK"]):
     sys.exit("OSError: [Errno 98] Address already in use")
 deaf = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)" if todo == "deaf" else ""
 below = f"{deaf}\\nprint(os.getpid(), flush=True)\\ntime.sleep(600)"
-code = f"import os, subprocess, sys, time\\nsubprocess.Popen([sys.executable, '-c', 'import os, time\\\\n' + {below!r}])\\n{below}"
+child = f"subprocess.Popen([sys.executable, '-c', 'import os, time\\\\n' + {below!r}])"
+code = f"import os, subprocess, sys, time\\n{child}\\n{below}"
 engine = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
 for _ in range(2):
     engine.stdout.readline()

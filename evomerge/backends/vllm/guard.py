@@ -1,7 +1,7 @@
 """The lock on every door of a vLLM server that is started here.
 
 vLLM's own key guards only some addresses, and not those that change weights. Guard wants it for all of them, except the
-one that says whether the server is well. It runs inside vLLM (`--middleware`) and imports nothing beyond the standard library.
+one that says whether the server is well. It runs inside vLLM (`--middleware`) and imports the standard library alone.
 """
 
 import hmac
@@ -19,7 +19,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class Guard:
-    """ASGI middleware that lets through `/health`, and requests with `Authorization: Bearer KEY`; to others it says 401.
+    """ASGI middleware that lets through `/health` and requests with `Authorization: Bearer KEY`; others get 401.
 
     Raises ValueError where there is no key: a server that nobody guards is not to start.
     """
@@ -34,6 +34,7 @@ class Guard:
         self._wanted = f"Bearer {key}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
         if scope["type"] == "lifespan" or self._may_enter(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":

@@ -37,7 +37,7 @@ print(json.dumps({
 
 @dataclass(frozen=True)
 class Installation:
-    """A vLLM: its version, whether it computes on the CPU, and the module (with words after it) that starts a server."""
+    """A vLLM: its version, whether it computes on the CPU, and the module (and words) that starts a server."""
 
     version: str
     cpu: bool
@@ -55,8 +55,8 @@ async def installed(python: Path) -> Installation:
     if found["evomerge"] != __version__:
         has = f"evomerge {found['evomerge']}" if found["evomerge"] else "no evomerge"
         raise ConfigError(
-            f"backend: {python} has {has}, and this is {__version__}; vLLM loads ours inside its workers, so install the "
-            "same there"
+            f"backend: {python} has {has}, and this is {__version__}; vLLM loads ours inside its workers, so install "
+            "the same there"
         )
     cpu = found["cpu"] is not None if found["vllm"] is None else "cpu" in found["vllm"]
     # `vllm serve` wants a package of that very name, which the community's build for CPUs is not

@@ -1,7 +1,8 @@
 """What the log of a vLLM server says, in words for a person: how far a start has come, and why one failed.
 
-Read are lines that several of its processes print at once, with exceptions of Python among them. What is not understood
-is given as it stands; nothing here decides what is done about it, except by saying whether the next start would end alike.
+Read are lines that several of its processes print at once, with exceptions of Python among them. What is not
+understood is given as it stands; nothing here decides what is done about it, except by saying whether the next start
+would end alike.
 """
 
 import re

@@ -109,7 +109,8 @@ class _OfServer:
     """Says how a server of our own holds a recipe."""
 
     def __init__(self, store: WeightStore, what: Serving, dtype: str, experts: Wish) -> None:
-        self._store, self._what, self._dtype, self._experts = store, what, dtype, experts
+        self._store, self._what, self._dtype = store, what, dtype
+        self._experts: Wish = experts
 
     def __call__(self, recipe: WeightRecipe) -> Placement | Unsupported:
         artifact = self._store.artifact(recipe)

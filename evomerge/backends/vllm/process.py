@@ -105,7 +105,7 @@ class Process:
             return self._watcher.returncode
         if self._watcher.stdin is not None:
             self._watcher.stdin.close()
-        while self.running:
+        while self.running:  # noqa: ASYNC110  # the end of another process, which nothing here is told of
             await asyncio.sleep(watch.PAUSE)
         while left := watch.members(self.group):  # there are some only if the watcher was killed
             watch.signal_all(left, signal.SIGKILL)
@@ -119,6 +119,7 @@ def server_command(
     module: Sequence[str],
     model: Path,
     address: Address,
+    *,
     adapters: Adapters | None,
 ) -> list[str]:
     """Return the words that start a server: `python -m` of `module`, what we set, and the settings' own arguments.
@@ -173,8 +174,9 @@ def server_environment(
 ) -> dict[str, str]:
     """Return the environment of server `number` (from 0): ours, with what the user set left as it is where it can be.
 
-    Servers on GPUs see their own slice of those that the user shows; on a CPU the cores are shared out among all workers,
-    bound to none of them, because vLLM would bind those of every server to the same. Raises ConfigError without GPUs enough.
+    Servers on GPUs see their own slice of those that the user shows; on a CPU the cores are shared out among all
+    workers, bound to none of them, because vLLM would bind those of every server to the same. Raises ConfigError
+    without GPUs enough.
     """
     defaults = {
         "HF_HUB_OFFLINE": "1",
@@ -215,7 +217,8 @@ def _gpus(settings: VllmSettings, shown: str | None, number: int) -> str:
         names = [name.strip() for name in shown.split(",") if name.strip()]
     if len(names) < settings.gpus:
         raise ConfigError(
-            f"backend: gpus is {settings.gpus}, and CUDA_VISIBLE_DEVICES shows {len(names)}; lower the one or set the other"
+            f"backend: gpus is {settings.gpus}, and CUDA_VISIBLE_DEVICES shows {len(names)}; lower the one or set the "
+            "other"
         )
     first = number * settings.tensor_parallel
     return ",".join(names[first : first + settings.tensor_parallel])

@@ -127,7 +127,9 @@ class Server:
         settings, address = self._settings, Address.new()
         if installation.cpu and settings.dtype == "auto":
             settings = settings.model_copy(update={"dtype": "float32"})
-        command = server_command(settings, self._python, installation.module, self._model, address, self._adapters)
+        command = server_command(
+            settings, self._python, installation.module, self._model, address, adapters=self._adapters
+        )
         environment = server_environment(settings, os.environ, address, number=self._number, cpu=installation.cpu)
         self._tell(f"{self._name}: starting vLLM {installation.version}, which prints to {self._log}")
         self._process = process = Process(command, environment, self._log, self._grace)

@@ -1,9 +1,10 @@
-"""The leader of a vLLM server's process group, which ends all of it: when its parent is gone, when asked, when vLLM ended.
+"""The leader of a vLLM server's process group, which ends it: when its parent is gone, when asked, when vLLM ended.
 
-A program of its own, run by path and on the standard library alone: `watch.py SECONDS COMMAND...` with a pipe as standard
-input that nobody writes to. When the pipe is closed (a parent that is killed closes it as well) or SIGTERM comes, the
-group gets SIGTERM, after SECONDS SIGKILL. It ends with the exit code of what it started, 128 + the signal that ended it.
-Where it is itself killed, so is vLLM's first process; the rest is then left to whoever holds the other end of the pipe.
+A program of its own, run by path and on the standard library alone: `watch.py SECONDS COMMAND...` with a pipe as
+standard input that nobody writes to. When the pipe is closed (a parent that is killed closes it as well) or SIGTERM
+comes, the group gets SIGTERM, after SECONDS SIGKILL. It ends with the exit code of what it started, or 128 + the signal
+that ended that. Where it is itself killed, so is vLLM's first process; the rest is then left to whoever holds the other
+end of the pipe.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ PAUSE = 0.05
 
 
 def members(group: int) -> list[int]:
-    """Return the processes of a process group that still run, in no order; one that only waits to be reaped does not."""
+    """Return the processes of a group that still run, in no order; one that only waits to be reaped does not."""
     found: list[int] = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -63,9 +64,12 @@ def _wait(child: subprocess.Popen[bytes], woken: int) -> None:
         nonlocal asked
         asked = True
 
+    def wake(*_: object) -> None:
+        """Do nothing: that the signal came is told by the pipe that it writes to."""
+
     signal.signal(signal.SIGTERM, ask)
     signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGCHLD, wake)
     while not asked and child.poll() is None:
         readable, _, _ = select.select([0, woken], [], [])
         if 0 in readable and not os.read(0, 1):

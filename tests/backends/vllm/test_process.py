@@ -134,7 +134,7 @@ def test_addresses_are_free_and_ours_alone() -> None:
 
 
 def test_the_key_is_in_the_environment_and_not_on_the_command_line() -> None:
-    words = server_command(settings(), Path("python"), ["vllm"], Path("model"), ADDRESS, None)
+    words = server_command(settings(), Path("python"), ["vllm"], Path("model"), ADDRESS, adapters=None)
     assert not any("the-key" in word for word in words)
     environment = server_environment(settings(), {}, ADDRESS, number=0, cpu=True)
     assert environment["VLLM_API_KEY"] == "the-key"
@@ -142,7 +142,7 @@ def test_the_key_is_in_the_environment_and_not_on_the_command_line() -> None:
 
 def test_arguments_are_written_as_vllm_reads_them() -> None:
     args = {"enforce-eager": True, "enable-prefix-caching": False, "max-model-len": 64, "allowed-origins": ["a", "b"]}
-    words = server_command(settings(args=args), Path("python"), ["vllm"], Path("model"), ADDRESS, None)
+    words = server_command(settings(args=args), Path("python"), ["vllm"], Path("model"), ADDRESS, adapters=None)
     assert words[-6:] == [
         "--enforce-eager", "--no-enable-prefix-caching", "--max-model-len=64", "--allowed-origins", "a", "b"
     ]  # fmt: skip
@@ -151,13 +151,13 @@ def test_arguments_are_written_as_vllm_reads_them() -> None:
 
 @pytest.mark.parametrize(("rank", "room"), [(1, 8), (8, 8), (9, 16), (300, 512)])
 def test_there_is_room_for_the_highest_rank(rank: int, room: int) -> None:
-    words = server_command(settings(), Path("python"), ["vllm"], Path("model"), ADDRESS, Adapters(4, rank))
+    words = server_command(settings(), Path("python"), ["vllm"], Path("model"), ADDRESS, adapters=Adapters(4, rank))
     assert {"--enable-lora", "--max-loras=4", "--max-cpu-loras=4", f"--max-lora-rank={room}"} <= set(words)
 
 
 def test_a_rank_beyond_all_is_refused() -> None:
     with pytest.raises(ConfigError, match="up to rank 512, and one here may have rank 513"):
-        server_command(settings(), Path("python"), ["vllm"], Path("model"), ADDRESS, Adapters(4, 513))
+        server_command(settings(), Path("python"), ["vllm"], Path("model"), ADDRESS, adapters=Adapters(4, 513))
 
 
 def test_what_the_user_set_stays_except_what_we_need() -> None:

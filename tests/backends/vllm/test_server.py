@@ -185,8 +185,12 @@ def test_a_program_that_ends_during_a_start_leaves_nothing(
     assert watch.members(ours.process.group) == []
 
 
+def words_of(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
+
+
 async def _both_are_there(ours: Server) -> None:
-    while ours.process is None or "both are there" not in ours.process.said():
+    while ours.process is None or "both are there" not in ours.process.said():  # noqa: ASYNC110  # what it prints
         await asyncio.sleep(0)
 
 
@@ -249,7 +253,7 @@ def test_vllm_itself_is_started_guarded_killed_and_started_again(vllm_python: Pa
             with pytest.raises(Refused, match="401"):
                 await asked
         await stranger.close()
-        engine = next(one for one in processes if "EngineCore" in Path(f"/proc/{one}/cmdline").read_text())
+        engine = next(one for one in processes if "EngineCore" in words_of(one))
         os.kill(engine, signal.SIGKILL)
         wait_for([engine])
         again = await ours.ready()
