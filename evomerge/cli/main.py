@@ -59,8 +59,8 @@ def _register() -> None:
 def main() -> None:
     """Run the command line and end the process with the exit code that says how it went.
 
-    Imports make half a million objects that stay: looking through them for garbage after every few hundred new ones,
-    and at the end, would take a fifth of a short command's time.
+    Imports make two hundred thousand objects that stay: looking through them for garbage after every few hundred new
+    ones, and at the end, would take a fifth of a short command's processor time.
     """
     gc.set_threshold(_NEW_OBJECTS)
     code = run(sys.argv[1:])
