@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from evomerge.backends.local import LocalBackend
-from evomerge.backends.settings import LocalSettings
 from evomerge.backends.protocol import Model, Placement, Unsupported
+from evomerge.backends.settings import LocalSettings
 from evomerge.errors import BackendError, CandidateError, ConfigError, StudyChanged
 from evomerge.exchange import Answer, Failure, Generate, Request
 from evomerge.recipe.tree import Recipe
@@ -28,6 +28,12 @@ from evomerge.study.study import Stopped, Study, StudyObserver
 from evomerge.tasks.settings import Split
 from evomerge.tasks.task import Task
 from tests.support.commands import JOB, write_family
+
+
+def embedded(ready: Prepared) -> LocalBackend:
+    settings = ready.job.settings.backend
+    assert isinstance(settings, LocalSettings)
+    return LocalBackend(settings, ready.store)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +105,7 @@ class WatchedModel:
 
 
 def run(ready: Prepared, folder: Path, *, fails: int = 0) -> tuple[Outcome, Watched]:
-    watched = Watched(LocalBackend(LocalSettings(), ready.store), folder / "journal.db", fails=fails)
+    watched = Watched(embedded(ready), folder / "journal.db", fails=fails)
     return asyncio.run(Study(ready, folder, watched).run()), watched
 
 
@@ -246,7 +252,7 @@ def test_signals_are_heard_while_weights_are_read_and_written(
     async def study() -> None:
         nonlocal loop
         loop = asyncio.get_running_loop()
-        await Study(ready, tmp_path / "study", LocalBackend(LocalSettings(), ready.store)).run()
+        await Study(ready, tmp_path / "study", embedded(ready)).run()
 
     loop = asyncio.new_event_loop()
     loop.close()
@@ -264,7 +270,7 @@ def test_the_writing_of_the_model_is_told_where_there_is_something_to_write(fami
 
     def run_again() -> Path:
         ready = prepared(family)
-        backend = LocalBackend(LocalSettings(), ready.store)
+        backend = embedded(ready)
         return asyncio.run(Study(ready, tmp_path / "study", backend, Phases()).run()).merged
 
     told: list[tuple[str, int]] = []
@@ -319,7 +325,7 @@ def test_a_job_that_was_moved_is_found_where_the_study_last_went_on(family: Path
 def test_a_winner_that_no_test_item_is_answered_by_is_said_so(family: Path, tmp_path: Path) -> None:
     ready = prepared(family)
     tested = frozenset(prompt for task in ready.tasks for prompt in prompts(task, "test"))
-    silent = Watched(LocalBackend(LocalSettings(), ready.store), tmp_path / "s" / "journal.db", silent=tested)
+    silent = Watched(embedded(ready), tmp_path / "s" / "journal.db", silent=tested)
     with pytest.raises(CandidateError, match=r"the winner \(.*\) could not be scored on the test split"):
         asyncio.run(Study(ready, tmp_path / "s", silent).run())
 
@@ -348,7 +354,7 @@ def test_a_study_that_is_stopped_before_it_begins_loses_nothing(family: Path, tm
         ready = prepared(family)
         stop = Stop()
         stop.request("test")
-        backend = LocalBackend(LocalSettings(), ready.store)
+        backend = embedded(ready)
         await Study(ready, tmp_path / "study", backend, stop=stop).run()
 
     with pytest.raises(Stopped):
