@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from evomerge.backends.local import LocalBackend
+from evomerge.backends.settings import LocalSettings
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.study.evaluate import TaskEvaluator, Work
 from evomerge.study.fitness import Scores
@@ -82,6 +83,8 @@ async def measure(path: Path, recipes: int) -> None:
     right = tasks_by(job, None)
     likely = tasks_by(job, ScorerSettings.model_validate("likelihood"))
     probable = tasks_by(job, ScorerSettings.model_validate({"likelihood": {"scale": "probability"}}))
+    if not isinstance(job.settings.backend, LocalSettings):
+        raise SystemExit("what a recipe costs is measured in this process; leave backend: out of the job")
     backend = LocalBackend(job.settings.backend, prepared.store)
     candidates = drawn(prepared, recipes)
     try:

@@ -81,7 +81,7 @@ class Wrong:
             "a dtype": self._changed("dtype", torch.ones(64, 128, dtype=torch.int64)),
             "a name": self._changed("name", torch.ones(64, 128), "model.layers.1.mlp.other.weight"),
             "an architecture": self._held(save_model(folder / "deeper", 4, **SHAPE, num_hidden_layers=3)),
-            "a vocabulary": self._held(save_model(folder / "wider", 4, **SHAPE | {"vocab_size": 150})),
+            "a vocabulary": self._held(save_model(folder / "wider", 4, **SHAPE, vocab_size=150)),
             "an id": {**self._held(base), "id": "0123456789abcdef"},
             "a recipe": {"recipe": {"method": 3}, "id": "0123456789abcdef"},
             "nothing": {},
