@@ -16,6 +16,7 @@ from evomerge.errors import ConfigError
 from evomerge.recipe.groups import GroupError, Grouping, Layout
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.tree import Merge, Source, Stack, WeightRecipe, children, recipe_id
+from evomerge.recipe.values import ByGroup, ByPattern, Gradient, Value
 from evomerge.strategies.merge.protocol import Coefficients, Method, Parameters, Stage, TensorContext
 from evomerge.strategies.merge.registry import get
 from evomerge.strategies.merge.resolve import parameters_for
@@ -71,7 +72,23 @@ class MergePlan:
             group = self.grouping.group(name)
         except GroupError as error:
             raise ConfigError(str(error)) from None
-        return parameters_for(self.merge, self.method, group, self.grouping.layout.depth(name), name)
+        if self._varies:
+            return parameters_for(self.merge, self.method, group, self.grouping.layout.depth(name), name)
+        if group not in self._of_groups:
+            self._of_groups[group] = parameters_for(self.merge, self.method, group, 0.0)
+        return self._of_groups[group]
+
+    @cached_property
+    def _of_groups(self) -> dict[str | None, Parameters]:
+        return {}
+
+    @cached_property
+    def _varies(self) -> bool:
+        """Whether some value differs between tensors of one group: by their names, or with their depth."""
+        values: list[Value] = [*self.merge.params.values()]
+        values += [value for item in self.merge.inputs for value in item.params.values()]
+        values += [inner for value in values if isinstance(value, ByGroup) for inner in value.values.values()]
+        return any(isinstance(value, ByPattern | Gradient) for value in values)
 
     def stages(self, name: str) -> tuple[Stage, ...]:
         """Return what has to be known of the whole model before a tensor can be merged."""

@@ -29,9 +29,16 @@ class TensorFiles:
         self.files = tuple(files)
         self.stored: Mapping[str, Stored] = _united(self.files)
         self._mapped: dict[Path, NDArray[np.uint8]] = {}
+        self._views: dict[str, Raw] = {}
 
     def raw(self, name: str) -> Raw:
         """Return a tensor as it is stored, as a view of the file."""
+        known = self._views.get(name)
+        if known is None:
+            known = self._views[name] = self._view(name)
+        return known
+
+    def _view(self, name: str) -> Raw:
         stored = self.stored[name]
         if stored.file not in self._mapped:
             self._mapped[stored.file] = _mapped(stored.file)
