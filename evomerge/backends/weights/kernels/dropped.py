@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from evomerge.backends.weights.kernels.jit import compiled, inlined, inlined_in_any_order
-from evomerge.backends.weights.kernels.numbers import delta, load, store
-from evomerge.backends.weights.kernels.tuples import each, each_with, times
+from evomerge.backends.weights.kernels.numbers import delta, load, load_pair, max_size, size_of, store, store_pair
+from evomerge.backends.weights.kernels.tuples import each, each_with, item, minus, times
 from evomerge.backends.weights.kernels.votes import Combine, agreeing_max, agreeing_mean, agreeing_sum, summed
 from evomerge.backends.weights.kernels.work import UNIT, Work, floats
 from evomerge.strategies.merge.averages import shares
@@ -124,42 +124,35 @@ def drop_pass(
 ) -> int:
     """Combine what becomes of the entries; `first` is the flat index of the first in its tensor, an even number.
 
-    Returns how many results are larger than `largest` or no number.
+    Returns 1 where a result is larger than `largest` or no number, else 0.
     """
-    bad = 0
+    most = np.uint32(0)
     for pair in range(out.size // 2):
         words = each_with(_word, keys, first // 2 + pair)  # each serves two elements
-        k = 2 * pair
-        value = _element(combine, drop, base, models, ranks, k, each(_lower, words), told, weights, scale)
-        bad += 0 if abs(value) <= largest else 1
-        store(out, k, value)
-        value = _element(combine, drop, base, models, ranks, k + 1, each(_upper, words), told, weights, scale)
-        bad += 0 if abs(value) <= largest else 1
-        store(out, k + 1, value)
+        origins, pairs = load_pair(base, pair), each_with(load_pair, models, pair)
+        own = each_with(_at, ranks, 2 * pair)
+        kept = each(drop, each_with(minus, each_with(item, pairs, 0), origins[0]), each(_lower, words), own, told)
+        one = _combined(combine, origins[0], kept, weights, scale)
+        own = each_with(_at, ranks, 2 * pair + 1)
+        kept = each(drop, each_with(minus, each_with(item, pairs, 1), origins[1]), each(_upper, words), own, told)
+        other = _combined(combine, origins[1], kept, weights, scale)
+        most = max_size(max_size(most, one), other)
+        store_pair(out, pair, one, other)
     if out.size % 2:
-        k = out.size - 1
-        words = each_with(_word, keys, (first + k) // 2)
-        value = _element(combine, drop, base, models, ranks, k, each(_lower, words), told, weights, scale)
-        bad += 0 if abs(value) <= largest else 1
-        store(out, k, value)
-    return bad
+        last = out.size - 1
+        words = each_with(_word, keys, (first + last) // 2)
+        origin = load(base, last)
+        kept = each(
+            drop, each_with(delta, models, last, origin), each(_lower, words), each_with(_at, ranks, last), told
+        )
+        value = _combined(combine, origin, kept, weights, scale)
+        most = max_size(most, value)
+        store(out, last, value)
+    return 1 if most > size_of(largest) else 0
 
 
 @inlined
-def _element(
-    combine: Any,
-    drop: Any,
-    base: Any,
-    models: Any,
-    ranks: Any,
-    k: Any,
-    randoms: Any,
-    told: Any,
-    weights: Any,
-    scale: Any,
-) -> Any:
-    origin = load(base, k)
-    kept = each(drop, each_with(delta, models, k, origin), randoms, each_with(_at, ranks, k), told)
+def _combined(combine: Any, origin: Any, kept: Any, weights: Any, scale: Any) -> Any:
     return origin + scale * combine(each(times, kept, weights), weights)
 
 
