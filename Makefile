@@ -35,7 +35,7 @@ help:  ## list the targets
 	@echo "  VENV=FOLDER         where the environment is (now: $(VENV))"
 	@echo "  TORCH_INDEX=URL     another package index to take torch from, such as one with CPU builds"
 	@echo "  WORKERS=N           how many processes the tests use (now: $(WORKERS))"
-	@echo "  BENCH=OPTIONS       what bench-merge is to leave out or repeat; BENCH=--help lists it"
+	@echo "  BENCH=OPTIONS       what bench-merge or bench-vllm is to leave out or repeat; BENCH=--help lists it"
 
 # ---- what users type
 
@@ -89,6 +89,10 @@ bench: $(STAMPS)/dev  ## measure what the documentation claims
 bench-merge: $(STAMPS)/dev $(MERGEKIT)/.stamps/mergekit  ## measure merging beside mergekit, peft and a plain pass over the bytes
 	$(BIN)/python -m benchmarks.merge.run $(BENCH)
 	@echo; $(BIN)/python -m benchmarks.merge.gpu
+
+.PHONY: bench-vllm
+bench-vllm: $(VLLM)/.stamps/vllm $(SMOLLM2)/config.json  ## measure swaps and adapters in a vLLM server beside starting one anew
+	$(VLLM)/bin/python -m benchmarks.vllm.run $(BENCH)
 
 .PHONY: clean
 clean:  ## remove the environments, caches and builds; studies, merged models and .cache stay

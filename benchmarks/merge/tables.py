@@ -27,11 +27,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def machine(threads: int) -> str:
-    """Return a sentence about the machine, its load and the versions of what is measured."""
+def machine(threads: int, packages: Sequence[str] = ("torch", "numpy", "numba", "peft")) -> str:
+    """Return a sentence about the machine, its load and the versions of the packages that are measured."""
     cpu = re.search(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo"), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB$", _text("/proc/meminfo"), re.MULTILINE)
-    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "numba", "peft"))
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return (
         f"{os.cpu_count()} cores of {cpu[1] if cpu else platform.machine()}, "
         f"{int(memory[1]) / 2**20 if memory else 0:.0f} GiB of memory, {platform.system()}, "
