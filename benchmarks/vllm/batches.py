@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
+from statistics import median
 
 from benchmarks.merge.tables import ratio, table
 from benchmarks.vllm.models import Models
@@ -56,17 +56,16 @@ async def measured(made: Models, rounds: int, dtype: str) -> Batches:
     return found
 
 
-def shown(found: Batches) -> str:
+def shown(found: Batches, dtype: str) -> str:
     """Return what was measured in Markdown."""
     rows: list[list[str]] = []
     for slots, passed in found.passed.items():
         rates = sorted(CANDIDATES * ITEMS / one for one in passed)
-        middle = rates[len(rates) // 2]
         written = min(found.tokens[slots]) / (CANDIDATES * ITEMS)
-        rows.append([str(slots), f"{middle:.1f} ({rates[0]:.1f} to {rates[-1]:.1f})", f"{written:.1f}"])
+        rows.append([str(slots), f"{median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f})", f"{written:.1f}"])
     one, eight = (found.passed[slots] for slots in SLOTS)
     words = (
-        f"{CANDIDATES} candidates (adapters of rank 8 on the attention) of {ITEMS} items and {TOKENS} tokens, "
+        f"{CANDIDATES} candidates (adapters of rank 8 on the attention) of {ITEMS} items and {TOKENS} tokens in {dtype}, "
         f"max-num-seqs {SEQUENCES}, {len(one)} rounds: {SLOTS[1]} slots answer {ratio(one, eight)} times as many items "
         f"a second as {SLOTS[0]}."
     )
@@ -87,7 +86,7 @@ async def _answered(backend: Backend, recipe: WeightRecipe) -> int:
 def _backend(store: WeightStore, made: Models, slots: int, dtype: str) -> Backend:
     said = {"enforce-eager": True, "max-num-seqs": SEQUENCES}
     settings = VllmSettings.model_validate({"kind": "vllm", "slots": slots, "dtype": dtype, "args": said})
-    folder = Path(made.folder / f"slots-{slots}")
+    folder = made.folder / f"slots-{slots}"
     return vllm_backend(settings, store, [_candidate(store, made, 0)], root=made.folder, folder=folder, environment={})
 
 

@@ -52,7 +52,7 @@ async def main() -> None:
         print(f"\n### A swap\n\n{swaps.shown(await swaps.measured(made, wanted.rounds, wanted.swaps))}", flush=True)
     if "batches" in parts:
         found = await batches.measured(made, wanted.rounds, wanted.dtype)
-        print(f"\n### Adapters in one batch\n\n{batches.shown(found)}", flush=True)
+        print(f"\n### Adapters in one batch\n\n{batches.shown(found, wanted.dtype)}", flush=True)
 
 
 if __name__ == "__main__":
