@@ -65,9 +65,9 @@ def shown(found: Batches, dtype: str) -> str:
         rows.append([str(slots), f"{median(rates):.1f} ({rates[0]:.1f} to {rates[-1]:.1f})", f"{written:.1f}"])
     one, eight = (found.passed[slots] for slots in SLOTS)
     words = (
-        f"{CANDIDATES} candidates (adapters of rank 8 on the attention) of {ITEMS} items and {TOKENS} tokens in {dtype}, "
-        f"max-num-seqs {SEQUENCES}, {len(one)} rounds: {SLOTS[1]} slots answer {ratio(one, eight)} times as many items "
-        f"a second as {SLOTS[0]}."
+        f"{CANDIDATES} candidates (adapters of rank 8 on the attention) of {ITEMS} items and {TOKENS} tokens in "
+        f"{dtype}, max-num-seqs {SEQUENCES}, {len(one)} rounds: {SLOTS[1]} slots answer {ratio(one, eight)} times as "
+        f"many items a second as {SLOTS[0]}."
     )
     return f"{words}\n\n{table(['slots', 'items a second', 'tokens an item'], rows)}"
 
