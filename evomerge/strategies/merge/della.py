@@ -5,12 +5,12 @@ on magnitudes as `magnitudes` compares them.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from evomerge.errors import CandidateError
 from evomerge.strategies.merge.averages import summed
 from evomerge.strategies.merge.magnitudes import bins
-from evomerge.strategies.merge.masks import drop_each_, expert_key, highest_kept_each
+from evomerge.strategies.merge.masks import drop_each_, expert_key
 from evomerge.strategies.merge.parameters import MERGE_FUNC, RESCALE, SCALE, SIGNED_WEIGHT, normalize
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
@@ -60,16 +60,16 @@ def span_of_chances(count: int, density: float, epsilon: float) -> tuple[float, 
     return (density, 0.0) if count == 1 else (density - epsilon, 2 * epsilon / max(count - 1, 1))
 
 
-def chances(count: int, density: float, epsilon: float) -> "Tensor":
-    """Return the chance to be kept of a row's entries, the largest first: float64 of shape (count,).
+def chances(count: int, density: float, epsilon: float, *, bits: Literal[32, 64] = 64) -> "Tensor":
+    """Return the chance to be kept of a row's entries, the largest first: floats of so many bits, of shape (count,).
 
-    They fall evenly from density + epsilon to density - epsilon; a single entry has the density. Raises what
-    `span_of_chances` raises.
+    They fall evenly from density + epsilon to density - epsilon; a single entry has the density. Those of 32 bits,
+    with which random numbers are compared, are computed in 32 bits. Raises what `span_of_chances` raises.
     """
     import torch
 
     lowest, step = span_of_chances(count, density, epsilon)
-    rank = torch.arange(count - 1, -1, -1, dtype=torch.float64)
+    rank = torch.arange(count - 1, -1, -1, dtype=torch.float32 if bits == 32 else torch.float64)
     return rank.mul_(step).add_(lowest).clamp_(max=1)
 
 
@@ -84,12 +84,13 @@ def _dropped(
     before = mass(delta) if l1 else 0.0
     matrix = as_rows(delta)
     rows, columns = matrix.shape
-    kept_with = chances(columns, float(own["density"]), float(own["epsilon"])).to(delta.device)
-    highest, growth = highest_kept_each(kept_with), kept_with.reciprocal().to(delta.dtype)
+    density, epsilon = float(own["density"]), float(own["epsilon"])
+    kept_with = chances(columns, density, epsilon, bits=32).to(delta.device)
+    growth = chances(columns, density, epsilon).reciprocal().to(delta.device, delta.dtype)
     for block in row_blocks(rows, columns):
         part = matrix[block]
         order = _by_magnitude(part)
-        drop_each_(part.view(-1), key, _placed(order, highest), offset=block.start * columns)
+        drop_each_(part.view(-1), key, _placed(order, kept_with), offset=block.start * columns)
         if not l1:
             part.mul_(_placed(order, growth).view_as(part))
     return with_mass_(delta, before) if l1 else delta
