@@ -11,8 +11,11 @@ the key and the fix where there is one. A library user catches the class, a comm
     ├── StudyBroken        the journal cannot be read or replayed                      70
     ├── CandidateError     this recipe cannot be; the strategy is told                 70
     ├── BackendError       the backend failed; the trial is asked again                70
-    └── EndpointPaused     an endpoint must be waited for, or a person must act        75
+    ├── EndpointPaused     an endpoint must be waited for, or a person must act        75
+    └── BudgetSpent        the budget in money or tokens covers no further request     75
 """
+
+from typing import Literal
 
 
 class EvomergeError(Exception):
@@ -57,3 +60,16 @@ class EndpointPaused(EvomergeError):
     """An endpoint asks to be left alone for a while, or a person must act."""
 
     exit_code = 75
+
+
+class BudgetSpent(EvomergeError):
+    """A request would pass the study's budget; `reason` says which part of it: usd or tokens.
+
+    Nothing was sent. A study whose budget is raised goes on from there.
+    """
+
+    exit_code = 75
+
+    def __init__(self, sentence: str, reason: Literal["usd", "tokens"] = "usd") -> None:
+        super().__init__(sentence)
+        self.reason: Literal["usd", "tokens"] = reason
