@@ -22,21 +22,39 @@ Prompt = str | tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How an answer is generated. Temperature 0 is greedy; `stop` strings end an answer and are not part of it."""
+    """How an answer is generated. Temperature 0 is greedy; `stop` strings end an answer and are not part of it.
+
+    `choices` are the only texts that the answer may be, and `schema` is the JSON schema (as JSON text) that it must fit,
+    where the model can be held to that; at most one of the two is given.
+    """
 
     max_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    seed: int | None = None
+    seed: int |    failure: Failure | None = None
+    logprob: float | None = None
+    usd: float = 0.0
+    seconds: float = 0.0
+    model: str = ""
+    cached: bool = False
+    choices: tuple[str, ...] = ()
+    schema: str | None = None
+| None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Ask for a text that continues the prompt."""
+    """Ask for a text that continues the prompt.
+
+    `sample` counts independent answers to the same question from 0: each has dice of its own. `logprobs` wants the mean
+    log-probability of the answer's tokens with it, where that can be told.
+    """
 
     prompt: Prompt
     sampling: Sampling = field(default_factory=Sampling)
+    sample: int = 0
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +78,11 @@ class Likelihood:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and tokens written for one request."""
+    """Tokens read and tokens written for one request; `reasoning_tokens` are those written that nobody sees."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +99,11 @@ class Answer:
 
     `text` belongs to a `Generate`, `likelihoods` (one for each continuation, in their order) to a `Judge`. An empty
     text, or one cut at `max_tokens` (`finish == "length"`), is an answer; only `failure` means that there is none.
+
+    `logprob` is the mean log-probability (nats) of the tokens of `text`, None where it was not wanted or is not told.
+    `usd` is what this answer cost, 0 where that is unknown. `seconds` passed from sending to the whole answer, in the
+    attempt that was answered; a `cached` answer, which was not asked for again, keeps those of the original and costs
+    nothing. `model` is the model and the fingerprint that the reply names.
     """
 
     text: str | None = None
