@@ -24,7 +24,7 @@ Prompt = str | tuple[Message, ...]
 class Sampling:
     """How an answer is generated. Temperature 0 is greedy; `stop` strings end an answer and are not part of it.
 
-    `choices` are the only texts that the answer may be, and `schema` is the JSON schema (as JSON text) that it must fit,
+    `choices` are the only texts that the answer may be, and `schema` is the JSON schema (as JSON) that it must fit,
     where the model can be held to that; at most one of the two is given.
     """
 
@@ -32,15 +32,9 @@ class Sampling:
     temperature: float = 0.0
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
-    seed: int |    failure: Failure | None = None
-    logprob: float | None = None
-    usd: float = 0.0
-    seconds: float = 0.0
-    model: str = ""
-    cached: bool = False
+    seed: int | None = None
     choices: tuple[str, ...] = ()
     schema: str | None = None
-| None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,3 +105,8 @@ class Answer:
     finish: Literal["stop", "length"] = "stop"
     usage: Usage = Usage()
     failure: Failure | None = None
+    logprob: float | None = None
+    usd: float = 0.0
+    seconds: float = 0.0
+    model: str = ""
+    cached: bool = False
