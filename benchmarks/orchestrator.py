@@ -19,7 +19,7 @@ from evomerge.recipe.tree import Input, Merge, Recipe, Source, recipe_id
 from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
-from evomerge.study.fitness import Scores
+from evomerge.study.fitness import Evaluated
 from evomerge.study.journal import Journal
 from evomerge.study.limits import Limits
 from evomerge.study.loop import Search
@@ -35,9 +35,9 @@ TEMPLATE = Merge(
 class Instant:
     """Answers at once: only the orchestrator's own work is left."""
 
-    async def evaluate(self, work: Work[Recipe]) -> Scores:
+    async def evaluate(self, work: Work[Recipe]) -> Evaluated:
         value = sum(float(item.params["weight"]) for item in work.recipe.inputs)  # pyright: ignore
-        return {"task": {"item": -abs(value)}}
+        return Evaluated({"task": {"item": -abs(value)}})
 
 
 def search(strategy: str, journal: Journal, trials: int) -> float:

@@ -48,7 +48,7 @@ async def scored(
     begin = time.process_time()
     with closing(Journal(None)) as journal:
         evaluator = TaskEvaluator(backend, tasks, journal)
-        found = [await evaluator.evaluate(Work(recipe, recipe_id(recipe), split)) for recipe in recipes]
+        found = [(await evaluator.evaluate(Work(recipe, recipe_id(recipe), split))).scores for recipe in recipes]
     return found, (time.process_time() - begin) / len(recipes)
 
 

@@ -132,7 +132,7 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
                     else EnsembleEvaluator(api, tasks, journal, members)
                 )
                 work = Work(contender.recipe, contender.recipe_id, split)
-                scored.append((contender, await evaluator.evaluate(work)))
+                scored.append((contender, (await evaluator.evaluate(work)).scores))
     finally:
         for one in (*held, *asked.values()):
             await one.close()

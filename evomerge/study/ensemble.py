@@ -18,7 +18,7 @@ from evomerge.strategies.ensemble.registry import get
 from evomerge.strategies.ensemble.resolve import parameters_for
 from evomerge.strategies.merge.resolve import RecipeProblem
 from evomerge.study.evaluate import Work
-from evomerge.study.fitness import Scores
+from evomerge.study.fitness import Evaluated
 from evomerge.study.journal import ItemAnswer, Journal
 from evomerge.tasks.items import Item
 from evomerge.tasks.settings import Split
@@ -63,7 +63,7 @@ class EnsembleEvaluator:
         del recipes  # however many: the members are asked once
         return 0 if split in self._rows else len(self._members) * sum(len(task.items(split)) for task in self._tasks)
 
-    async def evaluate(self, work: Work[Recipe]) -> Scores:
+    async def evaluate(self, work: Work[Recipe]) -> Evaluated:
         """Return the scores of every item of the split.
 
         Raises CandidateError for a recipe that is no ensemble of the members, EndpointPaused and ConfigError where an
@@ -76,7 +76,7 @@ class EnsembleEvaluator:
         for (task, item), reply in zip(self._places(work.split), replies, strict=True):
             scores[task.name][item.id] = None if reply is None else self._score(task, item, work.split, reply)
         self._answered(sum(map(len, scores.values())))
-        return scores
+        return Evaluated(scores)
 
     def _replies(self, recipe: Recipe, rows: Mapping[Endpoint, Row]) -> Row:
         """Return what a recipe replies to every item."""

@@ -13,7 +13,7 @@ from evomerge.backends.protocol import Backend, Model
 from evomerge.errors import BackendError
 from evomerge.exchange import Answer, Failure
 from evomerge.recipe.tree import Recipe
-from evomerge.study.fitness import Scores
+from evomerge.study.fitness import Cost, Evaluated
 from evomerge.study.journal import ItemScore, Journal
 from evomerge.tasks.items import Item
 from evomerge.tasks.settings import Split
@@ -35,8 +35,8 @@ class Work(Generic[T]):
 class Evaluator(Protocol[T]):
     """Turns work into scores."""
 
-    async def evaluate(self, work: Work[T]) -> Scores:
-        """Return the scores of every item.
+    async def evaluate(self, work: Work[T]) -> Evaluated:
+        """Return the scores of every item, and what each cost as far as that is known.
 
         Raises CandidateError where the recipe cannot be, BackendError to be asked again.
         """
@@ -77,10 +77,11 @@ class TaskEvaluator:
         """Return how many requests it may take at most to score so many recipes on a split."""
         return self.items(split, recipes)
 
-    async def evaluate(self, work: Work[Recipe]) -> Scores:
+    async def evaluate(self, work: Work[Recipe]) -> Evaluated:
         """Return the scores of every item of the split, asking only for batches that are not all there."""
         kept = {task.name: self._journal.scores(work.recipe_id, task.name, work.split) for task in self._tasks}
         missing: list[_Batch] = []
+        costs: dict[str, dict[str, Cost]] = {task.name: {} for task in self._tasks}
         for batch in self._batches(work.split):
             if all(item.id in kept[batch.task.name] for item in batch.items):
                 self._answered(len(batch.items))
@@ -89,17 +90,18 @@ class TaskEvaluator:
         if missing:
             async with self._backend.hold(work.recipe) as model:
                 for batch in missing:
-                    scores = await self._ask(model, batch, work.split)
+                    scores = await self._ask(model, batch, work.split, costs[batch.task.name])
                     self._journal.put_scores(work.recipe_id, batch.task.name, work.split, scores)
                     self._journal.commit()
                     kept[batch.task.name] |= {
                         score.item: score for score in scores if score.item not in kept[batch.task.name]
                     }
                     self._answered(len(batch.items))
-        return {
+        found = {
             task.name: {item.id: kept[task.name][item.id].score for item in task.items(work.split)}
             for task in self._tasks
         }
+        return Evaluated(found, costs)
 
     def _batches(self, split: Split) -> Iterator[_Batch]:
         """Yield the batches of a split: who shares one depends on the task and the backend's batch size alone."""
@@ -109,11 +111,13 @@ class TaskEvaluator:
             for begin in range(0, len(items), size):
                 yield _Batch(task, tuple(items[begin : begin + size]))
 
-    async def _ask(self, model: Model, batch: _Batch, split: Split) -> list[ItemScore]:
+    async def _ask(self, model: Model, batch: _Batch, split: Split, costs: dict[str, Cost]) -> list[ItemScore]:
+        """Return the scores of a batch, and write into `costs` what its answers cost."""
         requests = [batch.task.request(item, split) for item in batch.items]
         answers: list[Answer] = [UNANSWERED] * len(requests)
         async for index, answer in _checked(model.answer(requests), len(requests)):
             answers[index] = answer
+            costs[batch.items[index].id] = Cost(answer.usd or None, answer.seconds or None)  # 0 stands for unknown
             if answer.failure is not None:
                 self.reasons[batch.task.name, batch.items[index].id] = answer.failure.message
         return [

@@ -6,12 +6,37 @@ Items are grouped in tasks: the fitness is the weighted mean of the tasks' means
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Scores = Mapping[str, Mapping[str, float | None]]
 """Task -> item -> score; None where there was no answer."""
 
 Z95 = 1.959963984540054
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one item of a candidate cost; None where that is unknown.
+
+    `usd` are US dollars for all requests that the reply needed. `seconds` passed until the reply was there: of members
+    asked side by side those of the slowest, of members asked one after the other their sum. A reply that was kept costs
+    what it did when it was asked for, so that a candidate costs the same whenever it is scored.
+    """
+
+    usd: float | None = None
+    seconds: float | None = None
+
+
+Costs = Mapping[str, Mapping[str, Cost]]
+"""Task -> item -> what its reply cost; an item that is not there is as one of which nothing is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What an evaluator found out about a candidate: what each item was worth, and what it cost as far as known."""
+
+    scores: Scores
+    costs: Costs = field(default_factory=dict[str, Mapping[str, Cost]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from evomerge.errors import BackendError, CandidateError, StudyBroken
 from evomerge.recipe.space import Space, Vector
 from evomerge.strategies.search.protocol import Proposal, Result, Strategy
 from evomerge.study.evaluate import Evaluator, Work
-from evomerge.study.fitness import Fitness, Scores, fitness
+from evomerge.study.fitness import Evaluated, Fitness, fitness
 from evomerge.study.journal import Journal
 from evomerge.study.limits import Limits, Stop
 
@@ -73,7 +73,7 @@ class Search(Generic[T]):
 
     trials: list[Trial[T]] = field(default_factory=list[Trial[T]], init=False)
     _open: dict[int, _Open[T]] = field(default_factory=dict[int, _Open[T]], init=False)
-    _running: dict[int, "asyncio.Task[Scores]"] = field(default_factory=dict[int, "asyncio.Task[Scores]"], init=False)
+    _running: "dict[int, asyncio.Task[Evaluated]]" = field(default_factory=dict[int, Any], init=False)
     _asked: int = field(default=0, init=False)
     _ended: str | None = field(default=None, init=False)
 
@@ -115,7 +115,7 @@ class Search(Generic[T]):
         self._open[self._asked] = _Open(proposal, Work(recipe, self.identify(recipe), "search"))
         self._asked += 1
 
-    async def _evaluate(self, work: Work[T]) -> Scores:
+    async def _evaluate(self, work: Work[T]) -> Evaluated:
         for _ in range(BACKEND_ATTEMPTS - 1):
             with suppress(BackendError):
                 return await self.evaluator.evaluate(work)
@@ -136,7 +136,7 @@ class Search(Generic[T]):
         """Journal and tell one finished trial."""
         data: dict[str, Any] = {}
         try:
-            scored = fitness(await self._running.pop(number), self.weights)
+            scored = fitness((await self._running.pop(number)).scores, self.weights)
             if scored is None or scored.coverage < self.coverage:
                 share = 0.0 if scored is None else scored.coverage
                 data["error"] = f"only {share:.0%} of the items were answered, and {self.coverage:.0%} are needed"

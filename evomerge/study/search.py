@@ -23,7 +23,7 @@ from evomerge.recipe.tree import Endpoint, Ensemble, Merge, Source, recipe_id
 from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
-from evomerge.study.fitness import Scores
+from evomerge.study.fitness import Evaluated
 from evomerge.study.journal import ItemScore, Journal
 from evomerge.study.limits import Limits
 from evomerge.study.lock import locked
@@ -47,7 +47,7 @@ class _FunctionEvaluator(Generic[T]):
     fitness: Callable[[T], float | Awaitable[float]]
     journal: Journal
 
-    async def evaluate(self, work: Work[T]) -> Scores:
+    async def evaluate(self, work: Work[T]) -> Evaluated:
         kept = self.journal.scores(work.recipe_id, FITNESS, work.split)
         if not kept:
             value = self.fitness(work.recipe)
@@ -64,7 +64,7 @@ class _FunctionEvaluator(Generic[T]):
                 )
             kept = {FITNESS: ItemScore(FITNESS, number)}
             self.journal.put_scores(work.recipe_id, FITNESS, work.split, kept.values())
-        return {FITNESS: {FITNESS: kept[FITNESS].score}}
+        return Evaluated({FITNESS: {FITNESS: kept[FITNESS].score}})
 
 
 def search(

@@ -24,7 +24,7 @@ from evomerge.study.coverage import check_coverage
 from evomerge.study.deliver import deliver, finish
 from evomerge.study.evaluate import Work
 from evomerge.study.finalists import decide, finalists, looks
-from evomerge.study.fitness import Fitness, Scores, fitness
+from evomerge.study.fitness import Evaluated, Fitness, Scores, fitness
 from evomerge.study.journal import Journal, elapsed
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.lock import locked
@@ -212,7 +212,8 @@ class _Run:
         found: dict[str, tuple[Contender, Scores]] = {}
         for contender in contenders:
             try:
-                scores = await self._or_stop(self._evaluate(Work(contender.recipe, contender.recipe_id, split)))
+                found_out = await self._or_stop(self._evaluate(Work(contender.recipe, contender.recipe_id, split)))
+                scores = found_out.scores
                 scored, reason = self._fitness(scores), "none of the items of a task was answered"
             except CandidateError as error:
                 scores, scored, reason = {}, None, str(error)
@@ -233,7 +234,7 @@ class _Run:
             self.journal.append("compared", None, entry)
             self.journal.commit()
 
-    async def _evaluate(self, work: Work[Recipe]) -> Scores:
+    async def _evaluate(self, work: Work[Recipe]) -> Evaluated:
         for attempt in range(BACKEND_ATTEMPTS):
             try:
                 return await self.evaluator.evaluate(work)

@@ -16,7 +16,7 @@ from evomerge.recipe.space import Space
 from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
-from evomerge.study.fitness import Scores
+from evomerge.study.fitness import Evaluated
 from evomerge.study.journal import Journal
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.loop import Search
@@ -40,14 +40,14 @@ class Scripted:
     begun: int = 0
     order: list[int] = field(default_factory=list[int])
 
-    async def evaluate(self, work: Work[Point]) -> Scores:
+    async def evaluate(self, work: Work[Point]) -> Evaluated:
         number = self.begun
         self.begun += 1
         self.before(number)
         for _ in range(self.turns(number)):
             await asyncio.sleep(0)
         self.order.append(number)
-        return {"t": {"item": self.fitness(work.recipe)}}
+        return Evaluated({"t": {"item": self.fitness(work.recipe)}})
 
 
 def make(
@@ -181,9 +181,9 @@ def test_a_backend_that_keeps_failing_stops_the_search_where_it_can_go_on() -> N
 
 def test_too_few_answers_are_a_failed_trial() -> None:
     class Half(Scripted):
-        async def evaluate(self, work: Work[Point]) -> Scores:
-            whole = await super().evaluate(work)
-            return {"t": {**whole["t"], "unanswered": None}}
+        async def evaluate(self, work: Work[Point]) -> Evaluated:
+            whole = (await super().evaluate(work)).scores
+            return Evaluated({"t": {**whole["t"], "unanswered": None}})
 
     search = make(Journal(None), Half(), trials=2, coverage=0.6)
     asyncio.run(search.run())
