@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from evomerge.backends.api.ledger import LEDGER
 from evomerge.recipe.tree import Recipe
 from evomerge.study.journal import Journal
 from evomerge.study.prepare import Prepared
 from evomerge.study.result import Contender
 
-STUDY_FILES = ("job.yaml", "journal.db", "journal.db-shm", "journal.db-wal", "lock")
+_DATABASES = ("journal.db", LEDGER)
+STUDY_FILES = ("job.yaml", *(f"{name}{end}" for name in _DATABASES for end in ("", "-shm", "-wal")), "lock")
 """What a study's folder holds beside the merged model and the report."""
 PARTIAL = ".merged.*.partial"
 """Exports that were cut off, as glob finds them in a study's folder."""

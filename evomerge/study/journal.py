@@ -153,6 +153,13 @@ class Journal:
         )
         return {row[0]: ItemAnswer(*row) for row in rows}
 
+    def used(self) -> dict[str, tuple[int, int, int]]:
+        """Return the number of answers, tokens read and tokens written of each member of an ensemble."""
+        rows = self._read(
+            "SELECT member, count(*), sum(prompt_tokens), sum(completion_tokens) FROM answers GROUP BY member"
+        )
+        return {member: (count, read, written) for member, count, read, written in rows}
+
     def count_asked(self) -> int:
         """Return how many items have been asked: of recipes that were held, and of the members of ensembles."""
         return self.count_scores() + int(next(self._read("SELECT count(*) FROM answers"))[0])

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from pydantic import Field
 
+from evomerge.backends.api.money import Part
 from evomerge.recipe.settings import Settings
 
 
@@ -22,6 +23,11 @@ class BudgetSettings(Settings):
 
     hours: float | None = Field(default=None, gt=0)
     """Hours of work, over all starts of the study. The search ends early enough for selection and test."""
+    usd: float | None = Field(default=None, gt=0)
+    """Money that endpoints may cost, in USD, over all starts of the study. No request is sent that could pass it, and
+    the search ends early enough for selection and test."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Tokens that endpoints may read and write together, over all starts of the study; otherwise as `usd`."""
 
 
 @dataclass
@@ -68,7 +74,7 @@ def stopped_by_signals(stop: Stop, before_exit: Callable[[], None] = lambda: Non
 @dataclass
 class Limits:
     """What a search may use: `trials` proposals, and `hours` in all, of which `reserve()` seconds are kept for what
-    follows.
+    follows; `unpaid()` says which of `usd` and `tokens` does not cover a further trial.
 
     `used` are the seconds that earlier starts of the study took.
     """
@@ -77,6 +83,9 @@ class Limits:
     hours: float | None = None
     used: float = 0.0
     reserve: Callable[[], float] = lambda: 0.0
+    usd: float | None = None
+    tokens: int | None = None
+    unpaid: Callable[[], Part | None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     _start: float = field(init=False, repr=False)
 
@@ -91,7 +100,7 @@ class Limits:
     @property
     def budget(self) -> dict[str, float | None]:
         """The budget as it is journalled with the decision to end."""
-        return {"trials": self.trials, "hours": self.hours}
+        return {"trials": self.trials, "hours": self.hours, "usd": self.usd, "tokens": self.tokens}
 
     def more_than(self, reason: str, before: Mapping[str, float | None]) -> bool:
         """Return whether the budget that once ended the search has been raised since."""
@@ -104,4 +113,4 @@ class Limits:
             return "trials"
         if self.hours is not None and self.elapsed + self.reserve() >= self.hours * 3600:
             return "hours"
-        return None
+        return self.unpaid()

@@ -18,6 +18,8 @@ from evomerge.backends.api.money import Amount, Budget, Part, amount
 from evomerge.errors import BudgetSpent, StudyBroken
 from evomerge.exchange import Usage
 
+LEDGER = "ledger.sqlite"
+"""Name of the file in a study's folder."""
 FORMAT = 1
 """Version of the tables; a ledger of a later version is refused."""
 
