@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import Discriminator, Field, Tag
 
+from evomerge.backends.services.settings import ServiceSettings
 from evomerge.backends.vllm.settings import VllmSettings
 from evomerge.recipe.settings import Settings
 
@@ -39,11 +40,13 @@ def _kind(value: Any) -> str:
 
 
 BackendSettings = Annotated[
-    Annotated[LocalSettings, Tag("local")] | Annotated[VllmSettings, Tag("vllm")],
+    Annotated[LocalSettings, Tag("local")]
+    | Annotated[VllmSettings, Tag("vllm")]
+    | Annotated[ServiceSettings, Tag("service")],
     Discriminator(
         _kind,
         custom_error_type="kind",
-        custom_error_message="'kind' is one of: local, vllm",
+        custom_error_message="'kind' is one of: local, vllm, service",
     ),
 ]
 """What `backend:` may hold, told apart by `kind`."""

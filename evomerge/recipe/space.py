@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from evomerge.recipe.groups import Grouping, Layout
 from evomerge.recipe.holes import Hole, Scalar
+from evomerge.recipe.served import ServedMerge
 from evomerge.recipe.tree import Ensemble, Input, Member, Merge, Stack
 from evomerge.recipe.values import ByGroup, ByPattern, Gradient
 
@@ -187,7 +188,7 @@ def _groups(merge: Merge, layout: Layout | None) -> tuple[str, ...]:
 
 def _joined(path: str, key: str, node: Any) -> str:
     """Name a part of a node as a person would; the params of a merge, input, ensemble or member stand under it."""
-    if isinstance(node, Merge | Ensemble):
+    if isinstance(node, Merge | Ensemble | ServedMerge):
         key = key.removesuffix("params").removesuffix(".")
     return f"{path}.{key}" if path and key else path or key
 
@@ -221,6 +222,9 @@ def _parts(node: Any) -> dict[str, Any] | None:
         case Ensemble():
             of_members = {f"members.{index}.params": item.params for index, item in enumerate(node.members)}
             return {"combine": node.combiner, **of_members, "params": node.params}
+        case ServedMerge():
+            of_inputs = {f"models.{index}.params": item.params for index, item in enumerate(node.inputs)}
+            return of_inputs | {"params": node.params}
         case Gradient():
             return {str(index): point for index, point in enumerate(node.points)}
         case ByGroup():
@@ -252,6 +256,9 @@ def _rebuilt(node: Any, parts: Mapping[str, Any]) -> Any:
         case Ensemble():
             members = (Member(item.recipe, parts[f"members.{i}.params"]) for i, item in enumerate(node.members))
             return replace(node, combiner=parts["combine"], members=tuple(members), params=parts["params"])
+        case ServedMerge():
+            adapters = (replace(item, params=parts[f"models.{i}.params"]) for i, item in enumerate(node.inputs))
+            return replace(node, inputs=tuple(adapters), params=parts["params"])
         case Gradient():
             return Gradient(tuple(parts.values()))
         case ByGroup():

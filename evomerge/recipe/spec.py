@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
+from evomerge.recipe.served_spec import ServedMergeSettings
 from evomerge.recipe.settings import Settings
 from evomerge.recipe.tree import (
     Dtype,
@@ -233,22 +234,36 @@ class EnsembleSettings(Settings):
         )
 
 
-def recipe_settings(value: Any) -> type[MergeSettings] | type[StackSettings] | type[EnsembleSettings]:
+AnyRecipeSettings = MergeSettings | StackSettings | EnsembleSettings | ServedMergeSettings
+
+
+def recipe_settings(value: Any) -> type[AnyRecipeSettings]:
     """Return the grammar that what stands under `recipe:` belongs to, as far as its keys tell."""
-    if isinstance(value, Mapping) and ("combine" in value or "members" in value):
+    if not isinstance(value, Mapping):
+        return MergeSettings
+    if "combine" in value or "members" in value:
         return EnsembleSettings
-    return StackSettings if isinstance(value, Mapping) and "stack" in value else MergeSettings
+    models: Any = value.get("models")  # pyright: ignore[reportUnknownMemberType,reportUnknownVariableType]  # YAML
+    if isinstance(models, list) and any(isinstance(item, Mapping) and "adapter" in item for item in models):  # pyright: ignore[reportUnknownVariableType]  # YAML
+        return ServedMergeSettings
+    return StackSettings if "stack" in value else MergeSettings
 
 
-_TAGS = {MergeSettings: "merge", StackSettings: "stack", EnsembleSettings: "ensemble"}
+_TAGS = {
+    MergeSettings: "merge",
+    StackSettings: "stack",
+    EnsembleSettings: "ensemble",
+    ServedMergeSettings: "served",
+}
 
 RecipeSettings = Annotated[
     Annotated[MergeSettings, Tag("merge")]
     | Annotated[StackSettings, Tag("stack")]
-    | Annotated[EnsembleSettings, Tag("ensemble")],
+    | Annotated[EnsembleSettings, Tag("ensemble")]
+    | Annotated[ServedMergeSettings, Tag("served")],
     Discriminator(lambda value: _TAGS[recipe_settings(value)]),
 ]
-"""A merge of models, a stack of their layers, or an ensemble of their answers."""
+"""A merge of models, a stack of their layers, an ensemble of their answers, or a merge that a service makes."""
 
 
 def _model(settings: str | PartSettings | MergeSettings | StackSettings) -> WeightRecipe:

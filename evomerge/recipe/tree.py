@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from evomerge.errors import ConfigError
 from evomerge.recipe.holes import Hole
+from evomerge.recipe.served import ServedMerge
 from evomerge.recipe.values import (
     ByGroup,
     Params,
@@ -159,7 +160,7 @@ class Ensemble:
 WeightRecipe = Source | Merge | Stack
 """Recipes that become weights: what a merge can take in, and what a backend for weights can hold."""
 
-Recipe = WeightRecipe | Endpoint | Ensemble
+Recipe = WeightRecipe | Endpoint | Ensemble | ServedMerge
 
 
 def as_weights(recipe: Recipe) -> WeightRecipe:
@@ -167,7 +168,7 @@ def as_weights(recipe: Recipe) -> WeightRecipe:
     match recipe:
         case Source() | Merge() | Stack():
             return recipe
-        case Endpoint() | Ensemble():
+        case Endpoint() | Ensemble() | ServedMerge():
             raise ConfigError("this recipe asks models for answers, and has no weights; use `evomerge run` or `eval`")
 
 
@@ -198,7 +199,7 @@ def sources(recipe: Recipe) -> Iterator[Source]:
         case Merge() | Stack():
             for _, child in children(recipe):
                 yield from sources(child)
-        case Endpoint() | Ensemble():
+        case Endpoint() | Ensemble() | ServedMerge():
             return
 
 
@@ -277,6 +278,13 @@ def _canonical(node: Recipe) -> Any:
                 ],
                 "params": _numbers(params_to_canonical(node.params)),
             }
+        case ServedMerge():
+            inputs = [
+                [item.adapter.fingerprint or item.adapter.id, _numbers(params_to_canonical(item.params))]
+                for item in node.inputs
+            ]
+            params = _numbers(params_to_canonical(node.params))
+            return {"service": node.service, "method": node.method, "adapters": inputs, "params": params}
 
 
 def _canonical_result(result: Result) -> dict[str, Any]:

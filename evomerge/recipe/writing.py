@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from evomerge.recipe.served import ServedMerge
 from evomerge.recipe.tree import Endpoint, Ensemble, Input, Merge, Recipe, Result, Slice, Source, Stack, is_part
 from evomerge.recipe.values import params_to_plain, value_to_plain
 
@@ -23,6 +24,9 @@ def to_plain(recipe: Recipe) -> dict[str, Any]:
         case Ensemble():
             members = [to_plain(item.recipe) | params_to_plain(item.params) for item in recipe.members]
             return {"combine": value_to_plain(recipe.combiner), "members": members} | params_to_plain(recipe.params)
+        case ServedMerge():
+            models = [{"adapter": item.adapter.id} | params_to_plain(item.params) for item in recipe.inputs]
+            return {"method": recipe.method, "models": models} | params_to_plain(recipe.params)
 
 
 def _merge_to_plain(merge: Merge) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from evomerge.recipe.endpoints import asked_of
 from evomerge.recipe.holes import Hole
+from evomerge.recipe.served import ServedInput, ServedMerge
 from evomerge.recipe.tree import (
     Endpoint,
     Ensemble,
@@ -50,6 +51,8 @@ def baselines(template: Recipe, is_adapter: Callable[[Source], bool]) -> list[Ba
             return _of_stack(template, is_adapter)
         case Ensemble():
             return _of_ensemble(template)
+        case ServedMerge():
+            return _of_served(template)
         case Source() | Endpoint():
             return []
 
@@ -61,6 +64,22 @@ def _of_ensemble(template: Ensemble) -> list[Baseline]:
     if len(endpoints) > 1:
         vote = Ensemble("vote", tuple(Member(endpoint) for endpoint in endpoints))
         found.append(Baseline("uniform vote", "merge", vote))
+    return found
+
+
+def _of_served(template: ServedMerge) -> list[Baseline]:
+    """Return the service's base, each adapter alone at weight 1 and, where there are several, their uniform sum."""
+
+    def merge(*inputs: ServedInput) -> ServedMerge:
+        return ServedMerge("linear", inputs, service=template.service)
+
+    found = [Baseline("base", "base", merge())]
+    for index, item in enumerate(template.inputs):
+        name = item.adapter.id if item.adapter.id != "base" else f"{item.adapter.id} ({index + 1})"
+        found.append(Baseline(name, "single", merge(ServedInput(item.adapter, {"weight": 1.0}))))
+    if (count := len(template.inputs)) > 1:
+        average = merge(*(ServedInput(item.adapter, {"weight": 1 / count}) for item in template.inputs))
+        found.append(Baseline("uniform average", "merge", average))
     return found
 
 
@@ -123,6 +142,8 @@ def has_holes(recipe: Recipe) -> bool:
         case Ensemble():
             params = (recipe.params, *(item.params for item in recipe.members))
             return isinstance(recipe.combiner, Hole) or any(map(_any_hole, params))
+        case ServedMerge():
+            return any(map(_any_hole, (recipe.params, *(item.params for item in recipe.inputs))))
         case Merge():
             params = (recipe.params, *(item.params for item in recipe.inputs))
             own = isinstance(recipe.method, Hole) or any(map(_any_hole, params))

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar, cast
 from evomerge.errors import CandidateError, ConfigError, StudyChanged
 from evomerge.recipe.reading import Document
 from evomerge.recipe.space import Space
+from evomerge.recipe.served import ServedMerge
 from evomerge.recipe.tree import Endpoint, Ensemble, Merge, Source, recipe_id
 from evomerge.strategies.search.make import make_strategy
 from evomerge.strategies.search.settings import SearchSettings
@@ -153,12 +154,12 @@ def identify(value: Any) -> str:
 
     Raises ConfigError for what has no JSON.
     """
-    if isinstance(value, Merge | Source | Ensemble | Endpoint):
+    if isinstance(value, Merge | Source | Ensemble | Endpoint | ServedMerge):
         return recipe_id(value)
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=_recipe_in_json).encode()).hexdigest()[:16]
 
 
 def _recipe_in_json(value: Any) -> dict[str, str]:
-    if isinstance(value, Merge | Source | Ensemble | Endpoint):
+    if isinstance(value, Merge | Source | Ensemble | Endpoint | ServedMerge):
         return {"recipe": recipe_id(value)}
     raise ConfigError(f"a space cannot hold {value!r}; use numbers, words, maps, lists, recipes and holes")
