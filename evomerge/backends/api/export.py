@@ -31,11 +31,17 @@ class EnsembleArtifact:
 
 
 def export_ensemble(
-    recipe: Ensemble, endpoints: Mapping[str, EndpointSettings], out: Path, *, card: str = ""
+    recipe: Ensemble,
+    endpoints: Mapping[str, EndpointSettings],
+    out: Path,
+    *,
+    answers: Mapping[str, Any] | None = None,
+    card: str = "",
 ) -> EnsembleArtifact:
     """Write recipe.yaml and README.md (with `card`, Markdown, at its end) of an ensemble without holes into `out`.
 
-    Raises ConfigError when `out` is taken or cannot be written.
+    `answers` says how answers are compared, ready for YAML. Raises ConfigError when `out` is taken or cannot be
+    written.
     """
     out = out.absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
@@ -46,12 +52,12 @@ def export_ensemble(
         "endpoints": {
             name: settings.model_dump(mode="json", exclude_defaults=True) for name, settings in asked.items()
         },
-    }
+    } | ({"answers": dict(answers)} if answers is not None else {})
     text = yaml.safe_dump(written, sort_keys=False, allow_unicode=True)
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
         beside.mkdir(parents=True)
-        (beside / RECIPE).write_text(f"# An ensemble of endpoints, for `evomerge eval`.\n{text}", encoding="utf-8")
+        (beside / RECIPE).write_text(f"# An ensemble of endpoints, for `evomerge serve` and `evomerge eval`.\n{text}", encoding="utf-8")
         (beside / "README.md").write_text(_card(out.name, asked, text, card), encoding="utf-8")
         beside.replace(out)
     except OSError as error:
@@ -75,6 +81,7 @@ def _card(title: str, endpoints: Mapping[str, EndpointSettings], recipe: str, ex
         "\n".join(members),
         "## Recipe",
         f"````yaml\n{recipe}````",
-        f"`evomerge eval JOB .` scores it on the tasks of a job.{keys}",
+        f"`evomerge serve .` answers with it, in the dialect of OpenAI's API; `evomerge eval JOB .` scores it on the tasks "
+        f"of a job.{keys}",
     ]
     return "\n\n".join([*parts, *([extra.strip()] if extra.strip() else [])]) + "\n"

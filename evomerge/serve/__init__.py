@@ -1,0 +1,1 @@
+"""Serving: a recipe without holes as an OpenAI-compatible endpoint of its own."""
