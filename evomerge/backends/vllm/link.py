@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from evomerge.backends.api.chat import complaint_of
+from evomerge.backends.api.dialects.reading import complaint_of
 from evomerge.backends.api.faults import Transient
 from evomerge.backends.api.http import Door, Reply
 from evomerge.errors import BackendError
