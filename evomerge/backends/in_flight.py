@@ -1,7 +1,7 @@
 """Requests under way at a server: many are asked at a time, and answers come as they come.
 
-As many tasks as may be under way read from one list, so that memory is bounded by that and not by the number of
-requests.
+As many tasks as may be under way read from one list, and wait until their answers are taken, so that memory is bounded
+by that and not by the number of requests.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class InFlight(Generic[R]):
     async def answers(self, requests: Sequence[R]) -> AsyncIterator[tuple[int, Answer]]:
         """Yield (index, answer) as answers come. Raises what asking raises."""
         waiting = iter(enumerate(requests))
-        answered: asyncio.Queue[tuple[int, Answer] | Exception] = asyncio.Queue()
+        answered: asyncio.Queue[tuple[int, Answer] | Exception] = asyncio.Queue(self._width)
         for _ in range(min(self._width, len(requests))):
             worker = asyncio.create_task(self._work(waiting, answered))
             self._workers.add(worker)
@@ -46,7 +46,7 @@ class InFlight(Generic[R]):
     ) -> None:
         for index, request in waiting:
             try:
-                answered.put_nowait((index, await self._ask(request)))
+                await answered.put((index, await self._ask(request)))
             except Exception as error:  # told to whoever waits for the answers
-                answered.put_nowait(error)
+                await answered.put(error)
                 return

@@ -6,30 +6,41 @@ An ensemble is not held: its members are, one by one, and who evaluates it combi
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from evomerge.backends.api.client import Client, Pace
+from evomerge.backends.api.client import Client
+from evomerge.backends.api.hooks import Answers, NoAnswers, NoPurse, Purse
+from evomerge.backends.api.pace import Pace
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.in_flight import InFlight
 from evomerge.backends.protocol import Placement, Unsupported
 from evomerge.errors import CandidateError, ConfigError
-from evomerge.exchange import Answer, Generate, Request
+from evomerge.exchange import Answer, Judge, Request
 from evomerge.recipe.endpoints import asked_of
 from evomerge.recipe.tree import Endpoint, Recipe
 
 NO_LIKELIHOODS = (
-    "an endpoint tells no likelihood of a given text; score by a generated answer (exact, numeric, contains, regex, f1)"
+    "an endpoint tells no likelihood of a given text, unless likelihoods: says how at the endpoint; or score "
+    "by a generated answer (exact, numeric, contains, regex, f1)"
 )
 
 
 class ApiBackend:
     """Holds endpoints; keeps the promises of `backends.protocol.Backend`.
 
-    `keys` are by endpoint, None where none is sent (see `keys_from`).
+    `keys` are by endpoint, None where none is sent (see `keys_from`). What `answers` knows is not asked, and what is
+    asked is paid from `purse`; both are closed with the backend.
     """
 
     def __init__(
-        self, endpoints: Mapping[str, EndpointSettings], keys: Mapping[str, str | None], pace: Pace | None = None
+        self,
+        endpoints: Mapping[str, EndpointSettings],
+        keys: Mapping[str, str | None],
+        pace: Pace | None = None,
+        *,
+        answers: Answers | None = None,
+        purse: Purse | None = None,
     ) -> None:
         self._endpoints, self._keys, self._pace = endpoints, keys, pace or Pace()
+        self.answers, self.purse = answers or NoAnswers(), purse or NoPurse()
         self._clients: dict[str, Client] = {}
 
     @property
@@ -60,8 +71,10 @@ class ApiBackend:
             raise CandidateError("only the endpoints of the job can be asked")
         name = recipe.name
         if name not in self._clients:
-            self._clients[name] = Client(name, self._endpoints[name], self._keys[name], self._pace)
-        model = EndpointModel(self._clients[name], self._endpoints[name].max_in_flight)
+            self._clients[name] = Client(
+                name, self._endpoints[name], self._keys[name], self._pace, self.answers, self.purse
+            )
+        model = EndpointModel(self._clients[name], self._endpoints[name])
         try:
             yield model
         finally:
@@ -72,20 +85,25 @@ class ApiBackend:
         clients, self._clients = list(self._clients.values()), {}
         for client in clients:
             await client.close()
+        self.answers.close()
+        self.purse.close()
 
 
 class EndpointModel:
     """One endpoint that can be asked, until `hold` is left."""
 
-    def __init__(self, client: Client, width: int) -> None:
-        self._under_way = InFlight(client.ask, width)
+    def __init__(self, client: Client, settings: EndpointSettings) -> None:
+        self._under_way = InFlight(client.ask, settings.max_in_flight)
+        self._judges = settings.likelihoods is not None
 
     def answer(self, requests: Sequence[Request]) -> AsyncIterator[tuple[int, Answer]]:
-        """Answer the requests; yields (index, answer) as answers come. Raises ConfigError for likelihoods."""
-        generated = [request for request in requests if isinstance(request, Generate)]
-        if len(generated) < len(requests):
+        """Answer the requests; yields (index, answer) as answers come.
+
+        Raises ConfigError for likelihoods where the endpoint's settings do not say how it tells them.
+        """
+        if not self._judges and any(isinstance(request, Judge) for request in requests):
             raise ConfigError(NO_LIKELIHOODS)
-        return self._under_way.answers(generated)
+        return self._under_way.answers(requests)
 
     async def stop(self) -> None:
         """Cancel whatever is still asked."""

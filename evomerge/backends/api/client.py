@@ -1,84 +1,92 @@
 """A client of one endpoint: requests in, answers or failures out, with one owner of all retries.
 
 Only what may be answered later is asked again, with full jitter or when the server says; what is never answered is
-missing, not wrong. An endpoint that wants no more (a wrong key, an empty account, nobody there time after time) is left
-alone with a sentence for a person. The key is in no sentence, even where the server repeats it.
+missing, not wrong. Whatever is sent keeps to the endpoint's rates, and what it may cost is set aside before and settled
+after, each attempt by itself. An endpoint that wants no more (a wrong key, an empty account, nobody there time after
+time) is left alone with a sentence for a person. The key is in no sentence, even where the server repeats it.
 """
 
 import asyncio
-import random
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
-from evomerge.backends.api import chat
-from evomerge.backends.api.faults import Barred, Fault, Malformed, Misplaced, Refused, Transient, fault_of
-from evomerge.backends.api.http import Door
+from evomerge.backends.api.breaker import Breaker
+from evomerge.backends.api.dialects.reading import SHOWN, mapping, parsed
+from evomerge.backends.api.dialects.registry import get
+from evomerge.backends.api.faults import Barred, Down, Fault, Malformed, Misplaced, Refused, Transient, fault_of
+from evomerge.backends.api.hooks import Answers, NoAnswers, NoPurse, Purse
+from evomerge.backends.api.http import Door, Reply
+from evomerge.backends.api.limits import Limits
+from evomerge.backends.api.pace import Pace, Patience
+from evomerge.backends.api.prices import tokens_at_most, usd_of, usd_of_usage
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.errors import ConfigError, EndpointPaused
-from evomerge.exchange import Answer, Failure, Generate
+from evomerge.exchange import Answer, Failure, Request, Usage
 
-MALFORMED_ATTEMPTS = 3
-"""How often a request is asked in all while its answers cannot be read."""
 IN_A_ROW = 5
-"""After so many requests without an answer, none in between, an endpoint is taken to be down or to refuse all."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How often a request is asked, and how long is waited between: up to `first` seconds, then twice that, and so on.
-
-    Full jitter: the wait is drawn evenly from zero to the bound. Clock, sleep and dice are given by tests.
-    """
-
-    attempts: int = 6
-    first: float = 0.5
-    most: float = 30.0
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    now: Callable[[], float] = time.time
-    dice: random.Random = field(default_factory=random.Random)
-
-    def wait(self, attempt: int, fault: Transient) -> float:
-        """Return the seconds to wait after an attempt, counted from 1."""
-        if fault.retry_after is not None:
-            return fault.retry_after
-        return self.dice.uniform(0.0, min(self.most, self.first * 2 ** (attempt - 1)))
+"""After so many refused requests, and none answered before, an endpoint is taken to refuse all."""
 
 
 class Client:
-    """Asks one endpoint, never more than `max_in_flight` requests at the same time."""
+    """Asks one endpoint, never more than `max_in_flight` requests at the same time.
 
-    def __init__(self, name: str, settings: EndpointSettings, key: str | None, pace: Pace) -> None:
-        self._name, self._settings, self._key, self._pace = name, settings, key, pace
+    What `answers` knows is not asked, and what is asked is paid from `purse`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: EndpointSettings,
+        key: str | None,
+        pace: Pace,
+        answers: Answers | None = None,
+        purse: Purse | None = None,
+    ) -> None:
+        self._name, self._settings, self._key, self._pace = name, settings, _Key(key), pace
+        self._answers, self._purse = answers or NoAnswers(), purse or NoPurse()
+        self._fingerprint = settings.fingerprint
+        self._dialect = get(settings.dialect)
+        self._address = settings.url + self._dialect.path
         self._slots = asyncio.Semaphore(settings.max_in_flight)
-        self._door = Door(settings.max_in_flight, settings.timeout)
+        self._door = Door(settings.max_in_flight, settings.timeout, self._dialect.headers(key))
+        self._limits = Limits(settings.requests_per_minute, settings.tokens_per_minute, pace)
+        self._breaker = Breaker(pace)
+        self._paused: str | None = None
         self._answered = False
-        self._in_a_row = 0
+        self._refused = 0
 
-    async def ask(self, request: Generate) -> Answer:
+    async def ask(self, request: Request) -> Answer:
         """Return the answer, or one that says why there is none.
 
-        Raises EndpointPaused where the endpoint is to be left alone, ConfigError where the job is wrong about it.
+        Raises EndpointPaused where the endpoint is to be left alone, ConfigError where the job is wrong about it, and
+        BudgetSpent where the purse covers no further attempt.
         """
+        known = self._answers.get(self._fingerprint, request)
+        if known is not None:
+            return known
         async with self._slots:
             try:
                 answer = await self._persist(request)
             except Misplaced as fault:
-                raise ConfigError(
-                    self._sentence(fault, "check url and model, of which the url ends before /chat/completions")
-                ) from None
-            except Barred as fault:
-                raise EndpointPaused(self._sentence(fault, self._about_key())) from None
+                hint = f"check url and model, of which the url ends before {self._dialect.path}"
+                raise ConfigError(self._sentence(fault, hint)) from None
+            except (Barred, Down) as fault:
+                hint = self._about_key() if isinstance(fault, Barred) else "start again later"
+                self._paused = self._sentence(fault, hint)
+                raise EndpointPaused(self._paused) from None
             except Fault as fault:
                 return self._missing(fault)
-            self._answered, self._in_a_row = True, 0
-            return answer
+        if answer.failure is None:
+            self._answered, self._refused = True, 0
+            self._answers.put(self._fingerprint, request, answer)
+        return answer
 
     async def close(self) -> None:
         """Close the connections."""
         await self._door.close()
 
-    async def _persist(self, request: Generate) -> Answer:
+    async def _persist(self, request: Request) -> Answer:
         """Ask until there is an answer, or no sense in asking again. Raises the last Fault."""
         from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 
@@ -88,48 +96,78 @@ class Client:
                 raise TypeError("only transient faults are waited for")
             return error
 
-        def is_last(state: RetryCallState) -> bool:
-            malformed = isinstance(fault(state), Malformed)
-            return state.attempt_number >= (MALFORMED_ATTEMPTS if malformed else self._pace.attempts)
-
+        patience = Patience(self._pace)
         retrying = AsyncRetrying(
             sleep=self._pace.sleep,
             retry=retry_if_exception_type(Transient),
-            stop=is_last,
+            stop=lambda state: patience.ends_with(fault(state), self._breaker.known),
             wait=lambda state: self._pace.wait(state.attempt_number, fault(state)),
             reraise=True,
         )
-        return await retrying(self._once, request)
+        body = self._dialect.body(self._settings, request)
+        return await retrying(self._attempt, request, body, tokens_at_most(self._settings, request))
 
-    async def _once(self, request: Generate) -> Answer:
-        headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        body = chat.body_of(self._settings.model, request, self._settings.request)
-        reply = await self._door.post(self._settings.url + chat.PATH, headers, body)
-        if reply.status == 200:
-            return chat.answer_of(reply.body)
-        raise fault_of(reply.status, reply.headers, chat.complaint_of(reply.body), self._pace.now())
+    async def _attempt(self, request: Request, body: Mapping[str, Any], most: tuple[int, int]) -> Answer:
+        """Send a request once, when breaker, rates and purse let it. Raises Fault."""
+        async with self._breaker.attempt():
+            if self._paused is not None:
+                raise EndpointPaused(self._paused)
+            await self._limits.take(sum(most))
+            ticket = await self._purse.reserve(self._fingerprint, most, usd_of(self._settings, *most) or 0.0)
+            usage, usd = None, None  # whatever comes between may have been billed
+            try:
+                answer = await self._sent(request, body)
+                usage, usd = answer.usage, usd_of_usage(self._settings, answer.usage) or 0.0
+                return replace(answer, usd=usd)
+            except Fault as fault:
+                if fault.free:
+                    usage, usd = Usage(), 0.0
+                raise
+            finally:
+                self._purse.settle(ticket, usage, usd)
+                if usage is not None:
+                    self._limits.correct(sum(most), usage.prompt_tokens + usage.completion_tokens)
+
+    async def _sent(self, request: Request, body: Mapping[str, Any]) -> Answer:
+        begun = self._pace.clock()
+        reply = await self._door.post(self._address, {}, body)
+        if reply.status != 200:
+            raise self._fault(reply)
+        found = parsed(reply.body)
+        if mapping(found.get("error")) and "choices" not in found:
+            raise self._late_fault(found, reply)
+        return replace(self._dialect.answer(self._settings, request, found), seconds=self._pace.clock() - begun)
+
+    def _fault(self, reply: Reply) -> Fault:
+        """Return what a refusal means."""
+        try:
+            said = self._dialect.complaint(parsed(reply.body))
+        except Malformed:
+            said = ""
+        return fault_of(reply.status, reply.headers, self._key.hidden(said)[:SHOWN], self._pace.now())
+
+    def _late_fault(self, found: Mapping[str, Any], reply: Reply) -> Fault:
+        """Return what an error means that a gateway found out too late to say so by the status."""
+        status = mapping(found["error"]).get("code")
+        said = self._key.hidden(self._dialect.complaint(found))[:SHOWN]
+        if isinstance(status, int) and 400 <= status < 600:
+            fault = fault_of(status, reply.headers, said, self._pace.now())
+            fault.free = False
+            return fault
+        return Malformed(f"its answer is an error: {said}")
 
     def _missing(self, fault: Fault) -> Answer:
         """Return the failure, unless it is one of many and asking on would be in vain."""
-        self._in_a_row += 1
-        if self._in_a_row >= IN_A_ROW:
-            if isinstance(fault, Refused) and not self._answered:
-                raise ConfigError(
-                    self._sentence(
-                        fault,
-                        "it refuses every request of this job; keys of them can be changed or left out with request:",
-                    )
-                )
-            if isinstance(fault, Transient):
-                raise EndpointPaused(
-                    self._sentence(fault, f"{self._in_a_row} requests in a row had no answer; start again later")
-                )
-        kind = "refused" if isinstance(fault, Refused) else "unanswered"
-        return Answer(failure=Failure(kind, self._sentence(fault)))
+        refused = isinstance(fault, Refused)
+        self._refused += refused
+        if self._refused >= IN_A_ROW and not self._answered:
+            hint = "it refuses every request of this job; keys of them can be changed or left out with request:"
+            raise ConfigError(self._sentence(fault, hint))
+        return Answer(failure=Failure("refused" if refused else "unanswered", self._sentence(fault)))
 
     def _sentence(self, fault: Fault, hint: str = "") -> str:
         said = f"endpoint '{self._name}' ({self._settings.model} at {self._settings.host}): {fault}"
-        said = said if self._key is None else said.replace(self._key, "…")
+        said = self._key.hidden(said)
         return f"{said}; {hint}" if hint else said
 
     def _about_key(self) -> str:
@@ -137,3 +175,17 @@ class Client:
         if variable is None:
             return "it wants a key: name the environment variable that holds it with api_key_env"
         return f"see that {variable} holds a key with the right and the money for this model, then start again"
+
+
+class _Key:
+    """A key that is not shown, not even where a traceback shows what variables hold."""
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "_Key(…)"
+
+    def hidden(self, text: str) -> str:
+        """Return a text without the key."""
+        return text if not self._key else text.replace(self._key, "…")

@@ -20,6 +20,10 @@ class Answers(Protocol):
         """Keep an answer. It is given none that failed, and none that it gave itself."""
         ...
 
+    def close(self) -> None:
+        """Let go of files and of whatever is held. Calling it twice is harmless."""
+        ...
+
 
 class Purse(Protocol):
     """The money and tokens of a study. `endpoint` is the fingerprint of an endpoint's settings."""
@@ -39,6 +43,10 @@ class Purse(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Write down what is not yet, and let go of files. Calling it twice is harmless."""
+        ...
+
 
 class NoAnswers:
     """Nothing is known and nothing is kept."""
@@ -50,6 +58,9 @@ class NoAnswers:
     def put(self, endpoint: str, request: Request, answer: Answer) -> None:
         """Keep nothing."""
 
+    def close(self) -> None:
+        """Hold nothing."""
+
 
 class NoPurse:
     """Everything may be paid, and nothing is counted."""
@@ -60,3 +71,6 @@ class NoPurse:
 
     def settle(self, ticket: int, usage: Usage | None, usd: float | None) -> None:
         """Count nothing."""
+
+    def close(self) -> None:
+        """Hold nothing."""
