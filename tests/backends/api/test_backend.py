@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import pytest
 
 from evomerge.backends.api.backend import ApiBackend
-from evomerge.backends.api.client import Pace
+from evomerge.backends.api.pace import Pace
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.backends.protocol import Placement, Unsupported
 from evomerge.errors import CandidateError, ConfigError, EndpointPaused
 from evomerge.exchange import Answer, Generate, Judge, Request
 from evomerge.recipe.tree import Endpoint, Ensemble, Member, Recipe, Source
-from tests.support.endpoint import Reply, chat_server
+from tests.support.endpoint import ChatServer, Reply, chat_server
 
 FAST = Endpoint("fast")
 
@@ -116,3 +116,52 @@ def test_only_endpoints_are_held(recipe: Recipe) -> None:
 
     with pytest.raises(CandidateError, match="only the endpoints of the job can be asked"):
         asyncio.run(hold())
+
+
+class Lazy(Sequence[Request]):
+    """Very many requests, each made when it is asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.made = count, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Request:  # pyright: ignore[reportIncompatibleMethodOverride]  # no slices
+        if index >= self.count:
+            raise IndexError(index)
+        self.made += 1
+        return Generate(f"{index}")
+
+
+def test_of_ten_thousand_queued_requests_only_those_in_flight_are_tasks_with_bodies() -> None:
+    async def queued(server: ChatServer, requests: Lazy) -> tuple[int, int]:
+        api = backend(server.url, 16)
+        async with api.hold(FAST) as model:
+            waiting = asyncio.create_task(anext(aiter(model.answer(requests))))
+            await asyncio.to_thread(server.wait_until_holding)
+            found = len(asyncio.all_tasks()), requests.made
+            waiting.cancel()
+        await api.close()
+        return found
+
+    with chat_server(lambda prompt: prompt) as server:
+        server.hold_after(0)
+        tasks, made = asyncio.run(queued(server, Lazy(10_000)))
+    assert tasks <= 16 + 2
+    assert made <= 16
+
+
+def test_who_takes_no_answers_is_waited_for() -> None:
+    async def asked_ahead(server: ChatServer) -> int:
+        api = backend(server.url, 4)
+        async with api.hold(FAST) as model:
+            answers = aiter(model.answer([Generate(f"{n}") for n in range(500)]))
+            await anext(answers)
+            for _ in range(200):
+                await asyncio.to_thread(server.wait_until_idle)
+        await api.close()
+        return server.asked.total()
+
+    with chat_server(lambda prompt: prompt) as server:
+        assert asyncio.run(asked_ahead(server)) <= 1 + 4 + 4

@@ -7,28 +7,31 @@ from email.utils import formatdate
 
 import pytest
 
-from evomerge.backends.api.client import IN_A_ROW, Client, Pace
+from evomerge.backends.api.client import IN_A_ROW, Client
 from evomerge.backends.api.faults import MOST_SECONDS
+from evomerge.backends.api.pace import PATIENT_FACTOR, Pace
 from evomerge.backends.api.settings import EndpointSettings
 from evomerge.errors import ConfigError, EndpointPaused
 from evomerge.exchange import Answer, Generate, Message, Sampling, Usage
-from tests.support.endpoint import ChatServer, Reply, chat, chat_server
+from tests.support.endpoint import ChatServer, Reply, chat, chat_server, usage
 
 KEY = "canary-5f1c"
 NOW = 1_700_000_000.0
 
 
 class Waits:
-    """A clock that nobody has to wait for: it remembers what it was asked to sleep."""
+    """A clock that nobody has to wait for: it goes on by what it is asked to sleep, and remembers it."""
 
     def __init__(self) -> None:
         self.slept: list[float] = []
+        self.time = 0.0
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
+        self.time += seconds
 
     def pace(self) -> Pace:
-        return Pace(sleep=self.sleep, now=lambda: NOW, dice=random.Random(3))
+        return Pace(sleep=self.sleep, now=lambda: NOW, clock=lambda: self.time, dice=random.Random(3))
 
 
 def in_turn(*replies: Reply | str) -> Callable[[str], Reply | str]:
@@ -116,6 +119,9 @@ def test_further_keys_of_a_request_are_sent_and_null_leaves_one_out() -> None:
         Reply(promised=9, body={"choices": []}),
         Reply(body=b'{"choices": [{"mess'),
         Reply(body={"choices": []}),
+        Reply(body={"choices": [{"message": {"content": "4"}}]}),
+        Reply(body={"choices": [{"message": {"content": "4"}, "finish_reason": "error"}], "usage": usage("4")}),
+        Reply(body={"error": {"code": 502, "message": "too late to say so"}}),
         Reply(body=["no object"]),
     ],
 )
@@ -203,7 +209,8 @@ def test_filtered_empty_and_cut_answers_are_answers(content: str | None, finish:
 
 def test_a_content_in_parts_is_joined() -> None:
     parts = [{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]
-    with chat_server(lambda _: Reply(body={"choices": [{"message": {"content": parts}}]})) as server:
+    body = {"choices": [{"message": {"content": parts}}], "usage": usage("42")}
+    with chat_server(lambda _: Reply(body=body)) as server:
         (answer,) = ask(server, "hello")
     assert answer.text == "42"
 
@@ -263,7 +270,9 @@ def test_an_endpoint_that_refuses_everything_is_a_mistake_of_the_job() -> None:
 def test_an_endpoint_that_is_down_is_left_alone() -> None:
     with chat_server(lambda _: "yes") as server:
         pass
-    with pytest.raises(EndpointPaused, match=r"it cannot be reached .*5 requests in a row had no answer; start again"):
+    with pytest.raises(
+        EndpointPaused, match=r"it cannot be reached .*; that was 13 attempts in a row without an answer; start again"
+    ):
         ask(server, *map(str, range(20)))
 
 
@@ -320,3 +329,88 @@ def test_a_client_goes_on_after_requests_were_cancelled_while_others_waited() ->
 
     with chat_server(lambda _: "yes") as server:
         assert asyncio.run(contended(server)) == "yes"
+
+
+def test_a_request_that_is_told_to_wait_is_patient() -> None:
+    told = error(429, retry_after_ms="100")
+    with chat_server(in_turn(*[told] * (6 * PATIENT_FACTOR - 1), chat("at last"))) as server:
+        (answer,) = ask(server, "hello")
+    assert answer.text == "at last"
+
+
+def test_an_answer_that_cannot_be_read_counts_apart_from_other_faults() -> None:
+    garbled = Reply(body=b"<html>")
+    with chat_server(in_turn(error(500), error(429, Retry_After="1"), garbled, garbled, chat("at last"))) as server:
+        (answer,) = ask(server, "hello")
+    assert answer.text == "at last"
+
+
+def test_a_quota_of_requests_a_minute_is_waited_for() -> None:
+    busy = error(429, "Quota exceeded for requests per minute")
+    with chat_server(in_turn(busy, chat("yes"))) as server:
+        (answer,) = ask(server, "hello")
+    assert answer.text == "yes"
+
+
+def test_an_empty_account_stops_spending_whatever_the_status() -> None:
+    poor = error(400, "Your credit balance is too low to access the API")
+    with chat_server(lambda _: poor) as server, pytest.raises(EndpointPaused, match="credit balance"):
+        ask(server, "hello")
+
+
+def test_after_an_endpoint_wanted_no_more_nothing_is_sent() -> None:
+    async def two(url: str) -> None:
+        client = Client("fast", EndpointSettings(url=url, model="m"), None, Waits().pace())
+        for _ in range(2):
+            with pytest.raises(EndpointPaused, match="401"):
+                await client.ask(Generate("hello"))
+        await client.close()
+
+    with chat_server(lambda _: error(401)) as server:
+        asyncio.run(two(server.url))
+    assert server.asked.total() == 1
+
+
+def test_the_model_and_its_fingerprint_are_told_as_the_reply_names_them() -> None:
+    body = {**chat("yes").body, "model": "m-2026-01", "system_fingerprint": "fp_1"}
+    with chat_server(lambda _: Reply(body=body)) as server:
+        (answer,) = ask(server, "hello")
+    assert answer.model == "m-2026-01 fp_1"
+
+
+@pytest.mark.parametrize(
+    ("told", "used"),
+    [
+        ({"prompt_tokens": 3, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 5}}, (3, 9, 5)),
+        ({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 25}, (3, 22, 20)),
+        ({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}, (3, 2, 0)),
+    ],
+)
+def test_hidden_reasoning_is_counted_as_written(told: dict[str, object], used: tuple[int, int, int]) -> None:
+    with chat_server(lambda _: Reply(body={**chat("yes").body, "usage": told})) as server:
+        (answer,) = ask(server, "hello")
+    assert answer.usage == Usage(*used)
+
+
+def test_a_deeply_nested_answer_is_no_answer() -> None:
+    with chat_server(lambda _: Reply(body=b"[" * 200_000)) as server:
+        (answer,) = ask(server, "hello")
+    assert answer.failure is not None
+    assert "not JSON" in answer.failure.message
+
+
+def test_each_sample_has_a_seed_of_its_own_and_the_first_that_of_the_task() -> None:
+    async def several(url: str, seed: int | None) -> None:
+        client = Client("fast", EndpointSettings(url=url, model="m"), None, Pace())
+        for sample in range(3):
+            await client.ask(Generate("hello", Sampling(temperature=1.0, seed=seed), sample=sample))
+        await client.close()
+
+    with chat_server(lambda _: "yes") as server:
+        asyncio.run(several(server.url, 7))
+        asyncio.run(several(server.url, None))
+    seeds = [body.get("seed") for body in server.bodies]
+    assert (seeds[0], seeds[3]) == (7, None)
+    drawn = [seed for index, seed in enumerate(seeds) if index not in (0, 3)]
+    assert len(set(drawn)) == 4
+    assert all(isinstance(seed, int) and 0 <= seed < 2**31 for seed in drawn)

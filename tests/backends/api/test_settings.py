@@ -43,6 +43,17 @@ def test_an_address_that_cannot_be_is_said_to_be(url: str, sentence: str) -> Non
         ("model", ""),
         ("request", {"messages": []}),
         ("request", {"stream": True}),
+        ("request", {"prompt": "x"}),
+        ("request", {"max_tokens": None}),
+        ("request", {"max_tokens": None, "max_completion_tokens": "500"}),
+        ("request", {"max_tokens": 0}),
+        ("dialect", "opnai"),
+        ("revision", ""),
+        ("likelihoods", "echoes"),
+        ("likelihoods", "echo"),
+        ("structured", "tools"),
+        ("requests_per_minute", 0),
+        ("tokens_per_minute", -1),
     ],
 )
 def test_a_setting_that_cannot_be_names_its_key(key: str, value: object) -> None:
@@ -55,7 +66,21 @@ def test_the_fingerprint_is_of_what_decides_the_answers_alone() -> None:
     assert plain == endpoint(url="https://host/v1/", max_in_flight=2, usd_per_mtok=[1, 2], api_key_env="K").fingerprint
     assert plain != endpoint(model="n").fingerprint
     assert plain != endpoint(url="https://host/v2").fingerprint
-    assert plain != endpoint(request={"reasoning_effort": "low"}).fingerprint
+    assert plain == endpoint(requests_per_minute=3, tokens_per_minute=4, timeout=5, dialect="openai").fingerprint
+    others = [
+        endpoint(request={"reasoning_effort": "low"}),
+        endpoint(dialect="anthropic"),
+        endpoint(dialect="completions"),
+        endpoint(dialect="completions", likelihoods="echo"),
+        endpoint(likelihoods="top_logprobs"),
+        endpoint(revision="2026-01"),
+        endpoint(revision="2026-02"),
+        endpoint(logprobs=False),
+        endpoint(structured=None),
+        endpoint(structured="structured_outputs"),
+    ]
+    assert len({plain, *(other.fingerprint for other in others)}) == 1 + len(others)
+    assert plain == "PRINT"
 
 
 def test_keys_come_from_the_environment() -> None:
@@ -82,4 +107,20 @@ def test_the_highest_cost_counts_a_token_a_byte_and_answers_at_full_length() -> 
     longer = cost_at_most(endpoint(usd_per_mtok=[0, 1], request={"max_completion_tokens": 1000}), requests)
     assert longer == pytest.approx(2000 / 1e6)
     assert cost_at_most(endpoint(), requests) is None
-    assert cost_at_most(endpoint(usd_per_mtok=[2, 8]), [Judge("a", ("b",))]) == 0
+    judged = cost_at_most(endpoint(usd_per_mtok=[2, 8]), [Judge("a", ("b", "cc"))])
+    assert judged == pytest.approx((2 * (2 * (1 + TOKENS_A_MESSAGE) + 3) + 8 * 2) / 1e6)
+
+
+def test_the_longest_answer_that_further_keys_ask_for_bounds_the_cost() -> None:
+    assert endpoint().max_tokens is None
+    assert endpoint(request={"max_tokens": None, "max_completion_tokens": 500}).max_tokens == 500
+    assert endpoint(request={"max_tokens": 600, "max_completion_tokens": 500}).max_tokens == 600
+
+
+@pytest.mark.parametrize(
+    ("dialect", "sentence"),
+    [("openai", "it knows top_logprobs"), ("anthropic", "it tells no likelihoods; leave it out")],
+)
+def test_a_dialect_that_cannot_tell_likelihoods_so_says_what_it_can(dialect: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"the dialect {dialect} has no echo: {sentence}"):
+        endpoint(dialect=dialect, likelihoods="echo")
