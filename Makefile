@@ -35,7 +35,7 @@ help:  ## list the targets
 	@echo "  VENV=FOLDER         where the environment is (now: $(VENV))"
 	@echo "  TORCH_INDEX=URL     another package index to take torch from, such as one with CPU builds"
 	@echo "  WORKERS=N           how many processes the tests use (now: $(WORKERS))"
-	@echo "  BENCH=OPTIONS       what bench-merge or bench-vllm is to leave out or repeat; BENCH=--help lists it"
+	@echo "  BENCH=OPTIONS       what bench-merge, bench-vllm or bench-api is to leave out or repeat; BENCH=--help lists it"
 
 # ---- what users type
 
@@ -93,6 +93,10 @@ bench-merge: $(STAMPS)/dev $(MERGEKIT)/.stamps/mergekit  ## measure merging besi
 .PHONY: bench-vllm
 bench-vllm: $(VLLM)/.stamps/vllm $(SMOLLM2)/config.json  ## measure swaps and adapters in a vLLM server beside starting one anew
 	$(VLLM)/bin/python -m benchmarks.vllm.run $(BENCH)
+
+.PHONY: bench-api
+bench-api: $(STAMPS)/dev  ## measure the client of endpoints beside the official openai client
+	$(BIN)/python -m benchmarks.api.run $(BENCH)
 
 .PHONY: clean
 clean:  ## remove the environments, caches and builds; studies, merged models and .cache stay
