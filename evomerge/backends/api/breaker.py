@@ -10,18 +10,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from evomerge.backends.api.faults import Down, Fault, Transient
-from evomerge.backends.api.pace import Pace
+from evomerge.backends.api.pace import PATIENT_FACTOR, Pace
 
 FAILURES = 10
 """Attempts without an answer in a row, of all requests together, that open the breaker."""
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-PROBES = 8
-"""Attempts after pauses that may fail in a row before the endpoint is given up: some three minutes."""
-PROBES_TOLD = 30
-"""The same where the server names the time to come back each time."""
-PROBES_OF_A_STRANGER = 3
-"""The same of an endpoint that never answered: more likely it is not there at all."""
 
 
 class Breaker:
@@ -41,7 +35,8 @@ class Breaker:
     async def attempt(self) -> AsyncGenerator[None]:
         """Wait until an attempt makes sense, and learn from the one that is made inside.
 
-        Raises Down where none makes sense any more.
+        Raises Down where pause after pause was in vain: sooner where the endpoint never answered, for then it is likely
+        not there at all, and later where it names the time to come back. After each further pause one is let through.
         """
         probe = await self._enter()
         try:
@@ -67,8 +62,9 @@ class Breaker:
             if self._open_until is None:  # whoever went first was answered
                 probe = False
             else:
-                self._give_up_after_all()
-                if (left := self._open_until - self._pace.clock()) > 0:
+                left = self._open_until - self._pace.clock()
+                self._give_up_after_all(left)
+                if left > 0:
                     await self._pace.sleep(left)
                 probe = True
         except BaseException:
@@ -78,12 +74,17 @@ class Breaker:
             self._turn.release()
         return probe
 
-    def _give_up_after_all(self) -> None:
-        if self._last is None:
-            return
-        told = self._last.retry_after is not None
-        if self._probes >= (PROBES_TOLD if told else PROBES if self.known else PROBES_OF_A_STRANGER):
+    def _give_up_after_all(self, left: float) -> None:
+        """Raise Down for a pause that is one too many."""
+        if left > 0 and self._last is not None and self._probes >= self._patience(self._last):
             raise Down(f"{self._last}; that was {self._in_a_row} attempts in a row without an answer", free=True)
+
+    def _patience(self, fault: Transient) -> int:
+        """Return how many attempts after pauses may fail in a row before the endpoint is given up."""
+        attempts = self._pace.attempts
+        if fault.retry_after is not None:
+            return attempts * PATIENT_FACTOR
+        return attempts + 2 if self.known else max(1, attempts // 2)
 
     def _failed(self, fault: Transient, probe: bool) -> None:
         self._in_a_row += 1

@@ -14,7 +14,17 @@ from typing import Any
 from evomerge.backends.api.breaker import Breaker
 from evomerge.backends.api.dialects.reading import SHOWN, mapping, parsed
 from evomerge.backends.api.dialects.registry import get
-from evomerge.backends.api.faults import Barred, Down, Fault, Malformed, Misplaced, Refused, Transient, fault_of
+from evomerge.backends.api.faults import (
+    MOST_SECONDS,
+    Barred,
+    Down,
+    Fault,
+    Malformed,
+    Misplaced,
+    Refused,
+    Transient,
+    fault_of,
+)
 from evomerge.backends.api.hooks import Answers, NoAnswers, NoPurse, Purse
 from evomerge.backends.api.http import Door, Reply
 from evomerge.backends.api.limits import Limits
@@ -52,7 +62,7 @@ class Client:
         self._door = Door(settings.max_in_flight, settings.timeout, self._dialect.headers(key))
         self._limits = Limits(settings.requests_per_minute, settings.tokens_per_minute, pace)
         self._breaker = Breaker(pace)
-        self._paused: str | None = None
+        self._paused, self._paused_until = "", 0.0
         self._answered = False
         self._refused = 0
 
@@ -71,10 +81,12 @@ class Client:
             except Misplaced as fault:
                 hint = f"check url and model, of which the url ends before {self._dialect.path}"
                 raise ConfigError(self._sentence(fault, hint)) from None
-            except (Barred, Down) as fault:
-                hint = self._about_key() if isinstance(fault, Barred) else "start again later"
-                self._paused = self._sentence(fault, hint)
+            except Barred as fault:
+                self._paused = self._sentence(fault, self._about_key())
+                self._paused_until = self._pace.clock() + MOST_SECONDS
                 raise EndpointPaused(self._paused) from None
+            except Down as fault:
+                raise EndpointPaused(self._sentence(fault, "start again later")) from None
             except Fault as fault:
                 return self._missing(fault)
         if answer.failure is None:
@@ -110,7 +122,7 @@ class Client:
     async def _attempt(self, request: Request, body: Mapping[str, Any], most: tuple[int, int]) -> Answer:
         """Send a request once, when breaker, rates and purse let it. Raises Fault."""
         async with self._breaker.attempt():
-            if self._paused is not None:
+            if self._paused and self._pace.clock() < self._paused_until:
                 raise EndpointPaused(self._paused)
             await self._limits.take(sum(most))
             ticket = await self._purse.reserve(self._fingerprint, most, usd_of(self._settings, *most) or 0.0)

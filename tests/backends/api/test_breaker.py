@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evomerge.backends.api.breaker import FAILURES, PROBES, PROBES_OF_A_STRANGER, PROBES_TOLD, Breaker
+from evomerge.backends.api.breaker import FAILURES, Breaker
 from evomerge.backends.api.client import Client
 from evomerge.backends.api.faults import Down, Refused, Transient
 from evomerge.backends.api.pace import Pace
@@ -110,7 +110,7 @@ def test_a_time_to_come_back_is_kept_by_all() -> None:
 
 @pytest.mark.parametrize(
     ("known", "told", "probes"),
-    [(False, None, PROBES_OF_A_STRANGER), (True, None, PROBES), (True, 5.0, PROBES_TOLD)],
+    [(False, None, 3), (True, None, 8), (True, 5.0, 30)],
 )
 def test_an_endpoint_that_stays_away_is_given_up(known: bool, told: float | None, probes: int) -> None:
     endpoint = Endpoint()
@@ -174,3 +174,17 @@ def test_other_endpoints_go_on_while_one_is_down() -> None:
 
     with chat_server(lambda prompt: prompt) as up, chat_server(lambda _: Reply(503, {})) as down:
         assert asyncio.run(both(up.url, down.url)) == [f"{n}" for n in range(20)]
+
+
+def test_an_endpoint_that_was_given_up_is_tried_once_after_each_further_pause() -> None:
+    endpoint = Endpoint()
+    endpoint.fault = broken()
+    asyncio.run(endpoint.attempts(FAILURES + 3))
+    tried = len(endpoint.moments)
+    endpoint.clock.time += 60
+    found = asyncio.run(endpoint.attempts(3))
+    assert [isinstance(fault, Down) for fault in found] == [False, True, True]
+    assert len(endpoint.moments) == tried + 1
+    endpoint.clock.time += 60
+    endpoint.fault = lambda: None
+    assert asyncio.run(endpoint.attempts(3)) == [None] * 3
