@@ -19,6 +19,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[dict[s
     """Two endpoints, with a folder of one's own as the current one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     running = {name: ChatServer(adder(name, 0.3)) for name in NAMES}
     yield running
     for server in running.values():

@@ -19,7 +19,7 @@ tasks:
 splits: {{search: {items}, select: {items}, test: {items}}}
 search: {{strategy: cma, trials: {trials}, seed: 3}}
 selection: {{finalists: 3}}
-"""
+{cache}"""
 
 
 def adder(name: str, errors: float) -> Answer:
@@ -50,6 +50,7 @@ def write_job(
     items: int = 12,
     extra: str = "",
     each: str = "",
+    cache: str = "cache: false\n",
 ) -> Path:
     """Write a job over servers; `each` stands in every endpoint, `extra` at the end of the job."""
     write_items(folder, 3 * items)
@@ -59,5 +60,5 @@ def write_job(
         for name, server in servers.items()
     )
     path = folder / "job.yaml"
-    path.write_text(JOB.format(members=members, endpoints=endpoints, trials=trials, items=items) + extra, "utf-8")
+    path.write_text(JOB.format(members=members, endpoints=endpoints, trials=trials, items=items, cache=cache) + extra, "utf-8")
     return path
