@@ -17,6 +17,7 @@ BIN = $(VENV)/bin
 STAMPS = $(VENV)/.stamps
 MERGEKIT = .venv-mergekit
 VLLM = .venv-vllm
+LM_EVAL = .venv-lm-eval
 SMOLLM2 = .cache/smollm2-135m-instruct
 INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --no-input --constraint requirements/dev.txt \
 	$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
@@ -24,6 +25,9 @@ INSTALL_MERGEKIT = $(BIN)/python -m pip --python $(MERGEKIT)/bin/python install 
 	--no-compile --constraint requirements/mergekit.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 INSTALL_VLLM = $(BIN)/python -m pip --python $(VLLM)/bin/python install --disable-pip-version-check --no-input \
 	--no-compile --no-deps $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
+
+INSTALL_LM_EVAL = $(BIN)/python -m pip --python $(LM_EVAL)/bin/python install --disable-pip-version-check --no-input \
+	--no-compile --constraint requirements/lm-eval.txt
 
 .PHONY: help
 help:  ## list the targets
@@ -47,6 +51,10 @@ quickstart: $(STAMPS)/run  ## set up and run a small search, about 2 minutes on 
 smollm2: $(STAMPS)/run $(SMOLLM2)/config.json  ## the same for a real language model of 135M parameters
 	$(BIN)/evomerge run configs/smollm2-adapters.yaml
 
+.PHONY: api-ensemble
+api-ensemble: $(STAMPS)/run  ## the same for three models behind HTTP servers, which are started for it
+	$(BIN)/python zoo/tiny/serve.py configs/api-ensemble.yaml $(BIN)/evomerge run configs/api-ensemble.yaml
+
 $(SMOLLM2)/config.json: | $(STAMPS)/smollm2
 	$(BIN)/python zoo/smollm2/convert.py $(SMOLLM2)
 
@@ -55,7 +63,7 @@ $(SMOLLM2)/config.json: | $(STAMPS)/smollm2
 .PHONY: test
 test: export OMP_NUM_THREADS = 1
 test: export HF_HUB_OFFLINE = 1
-test: lint $(MERGEKIT)/.stamps/mergekit $(if $(findstring vllm,$(EVOMERGE_REQUIRE)),$(VLLM)/.stamps/vllm)  ## set up and run every check and test
+test: lint $(MERGEKIT)/.stamps/mergekit $(LM_EVAL)/.stamps/lm-eval $(if $(findstring vllm,$(EVOMERGE_REQUIRE)),$(VLLM)/.stamps/vllm)  ## set up and run every check and test
 	$(BIN)/evomerge schema --check
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --cov
 
@@ -100,7 +108,7 @@ bench-api: $(STAMPS)/dev  ## measure the client of endpoints beside the official
 
 .PHONY: clean
 clean:  ## remove the environments, caches and builds; studies, merged models and .cache stay
-	@for environment in $(VENV) $(MERGEKIT) $(VLLM); do if [[ -e $$environment/pyvenv.cfg ]]; then rm -rf -- "$$environment"; fi; done
+	@for environment in $(VENV) $(MERGEKIT) $(VLLM) $(LM_EVAL); do if [[ -e $$environment/pyvenv.cfg ]]; then rm -rf -- "$$environment"; fi; done
 	rm -rf dist build htmlcov .coverage .coverage.* .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.venv*' -not -path './.cache/*' -prune -exec rm -rf {} +
 
@@ -119,7 +127,7 @@ $(STAMPS)/python:
 # hatchling is installed first, so that building our own package uses the pinned one and asks no index for another
 $(STAMPS)/run: $(STAMPS)/python pyproject.toml requirements/dev.txt
 	$(INSTALL) pip hatchling editables
-	$(INSTALL) --no-build-isolation --editable '.[api,local,plots]'
+	$(INSTALL) --no-build-isolation --editable '.[api,local,plots,serve]'
 	@touch $@
 
 $(STAMPS)/dev: $(STAMPS)/run
@@ -139,6 +147,14 @@ $(MERGEKIT)/.stamps/mergekit: requirements/mergekit.txt | $(STAMPS)/run
 	$(INSTALL_MERGEKIT) torch transformers peft immutables
 	$(INSTALL_MERGEKIT) --no-deps mergekit
 	env -u PYTHONDONTWRITEBYTECODE $(MERGEKIT)/bin/mergekit-yaml --help > /dev/null
+	@mkdir -p $(@D) && touch $@
+
+# lm-evaluation-harness, which asks a served ensemble in a test: apart from everything else, with what it needs for models
+# behind an API and without torch
+$(LM_EVAL)/.stamps/lm-eval: requirements/lm-eval.txt | $(STAMPS)/run
+	rm -rf -- $(LM_EVAL)
+	$(BIN)/python -m venv --without-pip $(LM_EVAL)
+	$(INSTALL_LM_EVAL) 'lm-eval[api]'
 	@mkdir -p $(@D) && touch $@
 
 # vLLM for the CPU, with evomerge beside it: its worker extension runs inside vLLM. What a server imports is imported once,

@@ -9,14 +9,14 @@ from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
-from evomerge.cli import models, reference, start, studies
+from evomerge.cli import cache, models, reference, serve, start, studies
 from generator.markdown import code, one_line, table
 
 
 def command_sections() -> Iterator[str]:
     """A section for every command."""
     app = typer.Typer()
-    for family in (start, studies, models, reference):
+    for family in (start, studies, models, serve, cache, reference):
         family.register(app)
     yield "## Commands\n\nEvery command has `--help`; `evomerge --version` tells the version."
     for command in app.registered_commands:

@@ -171,9 +171,11 @@ def scorer_sections() -> Iterator[str]:
 
 def strategy_section() -> str:
     """The table of search strategies."""
-    rows: list[tuple[str, str, str]] = []
+    rows: list[tuple[str, str, str, str]] = []
     for name in strategy_names():
         found = find_strategy(name)
         about = one_line(inspect.getdoc(inspect.getmodule(found.make)))
-        rows.append((code(name), about, ", ".join(code(key) for key in sorted(found.settings)) or "none"))
-    return "## Strategies\n\n" + table(("strategy", "what it does", "settings it reads beside the seed"), rows)
+        settings = ", ".join(code(key) for key in sorted(found.settings)) or "none"
+        rows.append((code(name), about, "one" if found.several is None else "one or several", settings))
+    headings = ("strategy", "what it does", "objectives", "settings it reads beside the seed")
+    return "## Strategies\n\n" + table(headings, rows)

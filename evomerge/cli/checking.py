@@ -1,27 +1,36 @@
 """What `evomerge check` shows: the plan of a study, and a few items answered."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.backends.protocol import Backend
+from evomerge.backends.protocol import Backend, Placement
+from evomerge.backends.weights.proxies import Extracted
+from evomerge.cli.costs import print_costs
 from evomerge.exchange import Answer, Message, Request
-from evomerge.recipe.tree import Ensemble, Recipe
+from evomerge.recipe.tree import Ensemble, Recipe, WeightRecipe
 from evomerge.study.plan import Plan, artifact_in_words, in_words
 from evomerge.study.prepare import Prepared
+from evomerge.study.proxy import said_of
 
 SHOWN_GENES = 12
 
 
-def print_plan(prepared: Prepared, planned: Plan, console: Console) -> None:
-    """Print what will be searched, on what, and what it costs."""
+def print_plan(
+    prepared: Prepared, planned: Plan, console: Console, extracted: Mapping[str, Extracted] = MappingProxyType({})
+) -> None:
+    """Print what will be searched, on what, and what it costs; `extracted` are adapters of a proxy that are there."""
     settings = prepared.job.settings
     genes = prepared.space.genes
     names = ", ".join(gene.name for gene in genes[:SHOWN_GENES]) + (", …" if len(genes) > SHOWN_GENES else "")
     lines = [
         ("recipe", f"{len(genes)} gene{'s' * (len(genes) != 1)}: {names}"),
         ("result", artifact_in_words(planned.artifact)),
-        ("held", _held(planned)),
+        ("held", _held(planned.placement)),
+        *_proxy(prepared, planned, extracted),
         ("search", f"{settings.search.strategy}, {settings.search.trials} trials, {settings.order} order"),
         ("baselines", ", ".join(baseline.name for baseline in prepared.baselines) or "none"),
     ]
@@ -39,13 +48,7 @@ def print_plan(prepared: Prepared, planned: Plan, console: Console) -> None:
     cost = [] if planned.usd is None else [f"{planned.usd:.2f}"]
     table.add_row("all", "", "", f"{planned.requests:,}", "100%", *cost, style="bold")
     console.print(table)
-    if planned.usd is not None:
-        without = f"; without {', '.join(planned.unpriced)}, whose prices are not given" if planned.unpriced else ""
-        console.print(
-            "note: at most means a token for every byte of a prompt, and every answer as long as max_tokens allows; a "
-            f"request that fails may be asked again{without}",
-            soft_wrap=True, highlight=False, markup=False,
-        )  # fmt: skip
+    print_costs(prepared, planned, console)
     for task in prepared.tasks:
         for note in task.notes:
             console.print(f"note: {note}", soft_wrap=True, highlight=False, markup=False)
@@ -58,18 +61,30 @@ def print_plan(prepared: Prepared, planned: Plan, console: Console) -> None:
     console.print("Everything fits together.", highlight=False)
 
 
-def _held(planned: Plan) -> str:
-    placement = planned.placement
+def _proxy(prepared: Prepared, planned: Plan, extracted: Mapping[str, Extracted]) -> list[tuple[str, str]]:
+    """Return what is to be said of a search by proxy."""
+    if prepared.proxy is None or planned.proxy is None:
+        return []
+    said = [f"{prepared.proxy.sentence}; held as {_held(planned.proxy)}"]
+    said += [said_of(name, found) for name, found in extracted.items()]
+    if len(extracted) < len(prepared.proxy.models):
+        said.append("what the adapters lack is known once they are extracted: by --try 1, or when the study searches")
+    return [("proxy", text) for text in said]
+
+
+def _held(placement: Placement) -> str:
     return placement.summary + (f"; memory {in_words(placement.memory_bytes)}" if placement.memory_bytes else "")
 
 
-async def try_items(prepared: Prepared, backend: Backend, count: int, console: Console) -> None:
+async def try_items(
+    prepared: Prepared, backend: Backend, count: int, console: Console, proxied: WeightRecipe | None = None
+) -> None:
     """Answer `count` search items of each task with the recipe that the search starts from, and show the scores.
 
-    Of an ensemble every endpoint answers.
+    Of an ensemble every endpoint answers; `proxied` is what stands for the recipe in a search by proxy.
     """
     start = prepared.space.decode(prepared.space.start)
-    asked: dict[str, Recipe] = {"": start}
+    asked: dict[str, Recipe] = {"": start} if proxied is None else {", by proxy": proxied, ", exactly": start}
     if isinstance(start, Ensemble):
         asked = {f", asked of {item.recipe.name}": item.recipe for item in start.members}
     try:

@@ -50,9 +50,9 @@ def _options(
 
 def _register() -> None:
     """Let every family of commands add itself."""
-    from evomerge.cli import models, reference, start, studies
+    from evomerge.cli import cache, models, reference, serve, start, studies
 
-    for family in (start, studies, models, reference):
+    for family in (start, studies, models, serve, cache, reference):
         family.register(app)
 
 

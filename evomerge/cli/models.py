@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections.abc import Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evomerge.cli.named import named, root_of
 from evomerge.errors import ConfigError
 from evomerge.tasks.settings import Split
 
 if TYPE_CHECKING:
     from evomerge.backends.api.export import EnsembleArtifact
-    from evomerge.backends.api.settings import EndpointSettings
+    from evomerge.backends.services.export import ServedArtifact
     from evomerge.backends.weights.artifact import Artifact
-    from evomerge.recipe.tree import Recipe
     from evomerge.study.job import Job
 
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.", show_default=False)]
@@ -51,13 +50,13 @@ def merge(
         typer.echo(f"note: {note}")
     store = WeightStore()
     written = as_weights(load_recipe(recipe))
-    resolved = store.resolve(written, _root(recipe, written))
+    resolved = store.resolve(written, root_of(recipe, written))
     store.check(resolved)
     store.check_values(resolved)
     _tell("merged", out, write(store, resolved, out, durable=False))
 
 
-def _tell(done: str, out: Path, artifact: "Artifact | EnsembleArtifact") -> None:
+def _tell(done: str, out: Path, artifact: "Artifact | EnsembleArtifact | ServedArtifact") -> None:
     """Say where a model is, what it lacks of the merge that it was extracted from, and what packs it has."""
     from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
 
@@ -91,9 +90,11 @@ def evaluate(
 
 async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     from evomerge.backends.api.backend import ApiBackend, keys_from
+    from evomerge.backends.services.make import service_backend
     from evomerge.backends.weights.store import WeightStore
     from evomerge.cli.tables import output, print_scores
     from evomerge.recipe.endpoints import asked_of
+    from evomerge.recipe.served import ServedMerge
     from evomerge.recipe.tree import Endpoint, Ensemble, as_weights, recipe_id
     from evomerge.study.backends import weights_backend
     from evomerge.study.ensemble import EnsembleEvaluator
@@ -102,15 +103,18 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     from evomerge.study.journal import Journal
     from evomerge.study.prepare import load_tasks
     from evomerge.study.result import Contender, rows
+    from evomerge.study.served import resolved, service_of
 
     tasks = load_tasks(job)
     store = WeightStore()
     contenders: list[Contender] = []
     asked: dict[str, ApiBackend] = {}
     for name in models:
-        recipe, root, endpoints = _named(name, job)
+        recipe, root, endpoints = named(name, job)
         if isinstance(recipe, Endpoint | Ensemble):
             asked[name] = ApiBackend(endpoints, keys_from(endpoints, os.environ))
+        elif isinstance(recipe, ServedMerge):
+            recipe = resolved(job, recipe)
         else:
             recipe = store.resolve(recipe, root)
             store.check(recipe)
@@ -118,7 +122,12 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
         contenders.append(Contender(name, "single", recipe, recipe_id(recipe)))
     scored: list[tuple[Contender, Scores]] = []
     logs = Path(mkdtemp(prefix="evomerge-eval-"))
-    recipes = [as_weights(one.recipe) for one in contenders if one.name not in asked]
+    served = {
+        one.name: service_backend(service_of(job), root=job.root, folder=logs, environment=os.environ)
+        for one in contenders
+        if isinstance(one.recipe, ServedMerge)
+    }
+    recipes = [as_weights(one.recipe) for one in contenders if one.name not in {*asked, *served}]
     say = partial(typer.echo, err=True)
     held = [weights_backend(job, store, recipes, logs, tell=say)] if recipes else []
     try:
@@ -127,14 +136,14 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
                 api = asked.get(contender.name)
                 members = asked_of(contender.recipe)
                 evaluator = (
-                    TaskEvaluator(held[0], tasks, journal)
+                    TaskEvaluator(served.get(contender.name) or held[0], tasks, journal)
                     if api is None
                     else EnsembleEvaluator(api, tasks, journal, members)
                 )
                 work = Work(contender.recipe, contender.recipe_id, split)
                 scored.append((contender, (await evaluator.evaluate(work)).scores))
     finally:
-        for one in (*held, *asked.values()):
+        for one in (*held, *asked.values(), *served.values()):
             await one.close()
         rmtree(logs, ignore_errors=True)
     first = contenders[0].name if len(contenders) > 1 else None
@@ -143,63 +152,37 @@ async def _evaluate(job: "Job", models: list[str], split: Split) -> None:
     print_scores(table, first, None, output())
 
 
-def _named(name: str, job: "Job") -> "tuple[Recipe, Path, Mapping[str, EndpointSettings]]":
-    """Return what a name stands for, the folder that its relative paths count from, and the endpoints it asks."""
-    from evomerge.recipe.tree import Endpoint, Source
-    from evomerge.study.job import load_recipe_file
-
-    endpoints = job.settings.endpoints
-    if name in endpoints:
-        return Endpoint(name, endpoints[name].fingerprint), job.root, endpoints
-    exported = Path(name) / "recipe.yaml"
-    without_weights = exported.is_file() and not any(Path(name).glob("*config.json"))
-    if not (without_weights or name.endswith((".yaml", ".yml"))):
-        return Source(name), Path.cwd(), {}
-    file = exported if without_weights else Path(name)
-    recipe, endpoints = load_recipe_file(file)
-    return recipe, _root(file, recipe), endpoints
-
-
-def _root(file: Path, recipe: "Recipe") -> Path:
-    """Return the folder that the relative paths of a recipe file count from.
-
-    That is the nearest to the file, its own folder first, from which all of the recipe's models are found: an export
-    stands somewhere below the job that its recipe comes from. Models that are in none of these folders do not count, as
-    they may be on the hub. Raises ConfigError where no one folder has the others all.
-    """
-    from evomerge.recipe.tree import sources
-
-    above = file.absolute().parents
-    names = dict.fromkeys(source.model for source in sources(recipe))
-    found = {root: [name for name in names if (root / Path(name).expanduser()).is_dir()] for root in above}
-    wanted = [name for name in names if any(name in there for there in found.values())]
-    for root, there in found.items():
-        if there == wanted:
-            return root
-    nearest = next(root for root, there in found.items() if there)
-    missing = next(name for name in wanted if name not in found[nearest])
-    elsewhere = next(root for root, there in found.items() if missing in there)
-    raise ConfigError(
-        f"{file}: its models are not all found from one folder: {found[nearest][0]} is in {nearest}, and {missing} is "
-        f"in {elsewhere}; put the file where one path leads to each, or write absolute paths"
-    )
-
-
 def export(
     study: Annotated[Path, typer.Argument(metavar="STUDY", help="The study's folder.", show_default=False)],
     out: Out,
     trial: Annotated[
         int | None, typer.Option(metavar="N", help="Export this trial instead of the winner.", show_default=False)
     ] = None,
+    pick: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Of a study with several objectives: knee, cheapest:QUALITY or best-below:USD (per 1,000 questions).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Write the winner of a study, or one of its trials, to a new folder.
+    """Write the winner of a study, one of its trials, or another recipe of its front to a new folder.
 
-    A merge is a folder that transformers or peft loads; an ensemble is a recipe that `evomerge eval` reads.
+    A merge is a folder that transformers or peft loads; an ensemble is a recipe that `evomerge serve` and `eval` read.
     """
+    from evomerge.study.pick import parse_pick
     from evomerge.study.reopen import reopen
 
+    if trial is not None and pick is not None:
+        raise ConfigError("--trial and --pick each name a recipe; leave one out")
+    rule = None if pick is None else parse_pick(pick)
     reopened = reopen(study)
-    recipe, note = reopened.winner() if trial is None else reopened.trial(trial)
+    if rule is not None:
+        recipe, note = reopened.pick(rule)
+        typer.echo(note)
+    else:
+        recipe, note = reopened.winner() if trial is None else reopened.trial(trial)
     _tell("exported", out, reopened.prepared.export(recipe, out, card=note))
 
 
@@ -224,5 +207,5 @@ def unpack(
     if not isinstance(recipe, Merge) or recipe.base is None:
         raise ConfigError(f"{file}: it has no base, so there are no packs that stand on one")
     store = WeightStore()
-    write(store, folder, name, store.resolve(recipe.base, _root(file, recipe.base)), out)
+    write(store, folder, name, store.resolve(recipe.base, root_of(file, recipe.base)), out)
     typer.echo(f"unpacked into {out}")

@@ -10,6 +10,7 @@ from rich.table import Column
 from evomerge.recipe.tree import Recipe
 from evomerge.study.fitness import Fitness
 from evomerge.study.loop import Trial
+from evomerge.study.objectives import MEAN, OBJECTIVES
 from evomerge.study.study import StudyObserver
 from evomerge.tasks.settings import Split
 
@@ -20,6 +21,7 @@ PHASES = {
     "baselines": "scoring the baselines",
     "timing": "timing the selection",
     "search": "searching",
+    "proxy": "scoring trials exactly that were scored by proxy",
     "selection": "choosing the winner",
     "test": "testing the winner",
     "export": "writing the model",
@@ -149,7 +151,7 @@ class LineProgress(StudyObserver):
             self._say(f"{self._which(trial)} failed: {trial.error}")
         elif best or self._score.trials % max(self._trials // 10, 1) == 0:
             self._say(
-                f"{self._which(trial)}: {trial.fitness.value:.4f}, "
+                f"{self._which(trial)}: {trial.fitness.value:.4f}, {_further(trial)}"
                 f"best {self._score.best:.4f}, {self._score.items:,} items"
             )
 
@@ -168,6 +170,12 @@ class LineProgress(StudyObserver):
     @staticmethod
     def _say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+
+def _further(trial: Trial[Recipe]) -> str:
+    """Return what else a trial reached, where a study has several objectives."""
+    found = [OBJECTIVES[name].words(value) for name, value in trial.values.items() if name != MEAN.name]
+    return "".join(f"{words}, " for words in found)
 
 
 class Relay:

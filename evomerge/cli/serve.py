@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: evomerge serve studies/ensemble/merged --port 8000")(serve)
 
 
-def serve(
+def serve(  # noqa: PLR0917  # options of the command line
     model: Annotated[
         str,
         typer.Argument(
@@ -40,7 +40,8 @@ def serve(
     api_key_env: Annotated[
         str | None,
         typer.Option(
-            metavar="VARIABLE", help="Variable that holds the key clients must show, or several with commas between.",
+            metavar="VARIABLE",
+            help="Variable that holds the key clients must show, or several with commas between.",
             show_default=False,
         ),
     ] = None,
@@ -73,7 +74,9 @@ def serve(
         from evomerge.serve.server import address
         from evomerge.serve.server import serve as run
     except ImportError:
-        raise ConfigError("serving takes starlette and uvicorn; install them with: pip install 'evomerge[serve]'") from None
+        raise ConfigError(
+            "serving takes starlette and uvicorn; install them with: pip install 'evomerge[serve]'"
+        ) from None
     limits = Limits(rate=rate, in_flight=in_flight, body=max_body * _MIB, seconds=deadline)
     title = name or _title(model)
 
@@ -102,7 +105,7 @@ def _title(model: str) -> str:
 def _answering(model: str, title: str, deadline: float) -> "Answering":
     """Return who answers for a model. Raises ConfigError for one that cannot be."""
     from evomerge.backends.api.backend import ApiBackend, keys_from
-    from evomerge.backends.api.client import Pace
+    from evomerge.backends.api.pace import Pace
     from evomerge.backends.local import LocalBackend
     from evomerge.backends.settings import LocalSettings
     from evomerge.backends.weights.store import WeightStore
@@ -115,8 +118,10 @@ def _answering(model: str, title: str, deadline: float) -> "Answering":
     file = recipe_file(model)
     answers = AnswerSettings() if file is None else load_answers(file)
     if isinstance(recipe, Ensemble):
-        backend = ApiBackend(endpoints, keys_from(endpoints, os.environ), Pace(attempts=2, first=0.1, most=1.0))
-        return EnsembleAnswering(recipe, backend, answers, root, deadline=deadline, tell=_tell)
+        keys, pace = keys_from(endpoints, os.environ), Pace(attempts=2, first=0.1, most=0.4)
+        return EnsembleAnswering(
+            recipe, lambda: ApiBackend(endpoints, keys, pace), answers, root, deadline=deadline, tell=_tell
+        )
     store = WeightStore()
     weights = store.resolve(as_weights(recipe), root)
     store.check(weights)

@@ -16,7 +16,9 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from evomerge.backends.protocol import Backend
+    from evomerge.backends.weights.proxies import Extracted
     from evomerge.cli.progress import Relay
+    from evomerge.recipe.tree import WeightRecipe
     from evomerge.study.job import Job
     from evomerge.study.limits import Stop
     from evomerge.study.prepare import Prepared
@@ -77,7 +79,7 @@ def _run(job: "Job", folder: Path, file: Path) -> str | None:
     """Prepare and run a study and show its outcome; return why it was stopped, or None when it is finished."""
     from evomerge.cli.progress import Relay
     from evomerge.cli.tables import output, print_outcome
-    from evomerge.recipe.tree import Ensemble
+    from evomerge.recipe.tree import Ensemble, WeightRecipe
     from evomerge.report.write import write_report
     from evomerge.study.backends import make_backend
     from evomerge.study.limits import Stop
@@ -98,7 +100,8 @@ def _run(job: "Job", folder: Path, file: Path) -> str | None:
     console = output()
     print_outcome(outcome, console)
     written = write_report(outcome, folder)
-    made = "Ensemble:" if isinstance(outcome.winner.recipe, Ensemble) else "Merged model:"
+    made = "Merged model:" if isinstance(outcome.winner.recipe, WeightRecipe) else "Recipe:"
+    made = "Ensemble:" if isinstance(outcome.winner.recipe, Ensemble) else made
     typer.echo(f"\n{made:<14} {outcome.merged}")
     typer.echo(f"Report:        {', '.join(map(str, written))}")
     typer.echo(f"Next:          {shlex.join(['evomerge', 'eval', str(file), str(outcome.merged)])}")
@@ -133,9 +136,11 @@ def check(
     Files, shapes, tokenizers, weights that are no numbers, holes, memory, disk, number of requests; with --try a few
     items are answered.
     """
+    from evomerge.backends.api.money import Amount
     from evomerge.cli.checking import print_plan, try_items
     from evomerge.cli.tables import output
     from evomerge.study.backends import make_backend
+    from evomerge.study.costs import check_budget
     from evomerge.study.job import load_job
     from evomerge.study.plan import check_room, plan
     from evomerge.study.prepare import prepare
@@ -147,11 +152,35 @@ def check(
             prepared.check_values()
             backend = make_backend(prepared, Path(logs), tell=lambda words: typer.echo(words, err=True))
             planned = plan(prepared, backend)
-            check_room(planned, study or STUDIES / loaded.name)
+            check_budget(prepared, planned.costs, Amount())
+            place = study or STUDIES / loaded.name
+            check_room(planned, place)
         console = output()
-        print_plan(prepared, planned, console)
+        proxied, extracted = _proxied(prepared, place, Path(logs), attempts)
+        print_plan(prepared, planned, console, extracted)
         if attempts:
-            asyncio.run(try_items(prepared, backend, attempts, console))
+            asyncio.run(try_items(prepared, backend, attempts, console, proxied))
+
+
+def _proxied(
+    prepared: "Prepared", study: Path, scratch: Path, attempts: int
+) -> "tuple[WeightRecipe | None, dict[str, Extracted]]":
+    """Return the proxy of the recipe that a search starts from, if it is to be tried, and which adapters are there.
+
+    What is not there already is extracted into `scratch` then.
+    """
+    proxy = prepared.proxy
+    if proxy is None:
+        return None, {}
+    known = proxy.known(prepared.store, study)
+    if not attempts:
+        return None, known
+    adapters = proxy.adapters(prepared.store, scratch)
+    for name, model in proxy.models.items():
+        if name not in known:
+            with Console(stderr=True).status(f"extracting {name} as an adapter of rank {proxy.rank}…"):
+                known[name] = adapters.extract(model)
+    return proxy.made(prepared.space.decode(prepared.space.start), known), known
 
 
 def status(
@@ -159,6 +188,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")] = False,
 ) -> None:
     """Tell how far a study is; works while it runs."""
+    from evomerge.cli.costs import spent_in_words
+    from evomerge.cli.tables import output, print_front
     from evomerge.study.status import read_status
 
     found = read_status(study)
@@ -171,8 +202,15 @@ def status(
     typer.echo(f"trials   {found.trials}, of which {found.failed} failed")
     typer.echo(f"best     {best}")
     typer.echo(f"items    {found.items:,} scored in {found.seconds:.0f} s")
+    for name, words in spent_in_words(found.spent) if found.spent is not None else ():
+        typer.echo(f"{name:<8} {words}")
+    if found.proxy is not None:
+        typer.echo(f"proxy    {found.proxy}")
     if found.winner is not None:
         typer.echo(f"winner   {found.winner}")
+    if found.front:
+        typer.echo("front    on the select split" if found.winner is not None else "front    on the search split")
+        print_front([(point.name, point.objectives) for point in found.front], output())
 
 
 def clean(
@@ -183,11 +221,12 @@ def clean(
     from evomerge.report.write import REPORT_FILES
     from evomerge.study.deliver import PARTIAL, STUDY_FILES
     from evomerge.study.lock import locked
+    from evomerge.study.proxy import FOLDER
     from evomerge.study.status import journal_of
 
     journal_of(study)
     with locked(study):
-        for folder in (study / "merged", *study.glob(PARTIAL)):
+        for folder in (study / "merged", study / FOLDER, *study.glob(PARTIAL)):
             if folder.is_dir():
                 shutil.rmtree(folder)
         for name in (*REPORT_FILES, *(STUDY_FILES if everything else ())):

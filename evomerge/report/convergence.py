@@ -19,10 +19,15 @@ def draw(outcome: Outcome, path: Path) -> None:
     axes = figure.add_subplot()
     scored = [(number, value) for number, value in enumerate(outcome.searched) if value is not None]
     numbers, values = [number for number, _ in scored], [value for _, value in scored]
-    axes.scatter(numbers, values, s=12, color=GREY, label="trials", zorder=2)
+    trials = "trials" if outcome.agreement is None else f"trials, by proxy of rank {outcome.agreement.rank}"
+    axes.scatter(numbers, values, s=12, color=GREY, label=trials, zorder=2)
     axes.step(
         numbers, list(accumulate(values, max)), where="post", color=BLUE, linewidth=2, label="best so far", zorder=3
     )
+    if outcome.agreement is not None:
+        pairs = outcome.agreement.pairs
+        places, exact = [pair.trial for pair in pairs], [pair.exact for pair in pairs]
+        axes.scatter(places, exact, s=28, color=BLUE, marker="x", label="the same, exactly", zorder=4)
     wanted = (outcome.best_single, *SHOWN_REFERENCES)
     shown = [name for name in wanted if name is not None and name in outcome.references]
     for name, style in zip(shown, ("--", ":", "-."), strict=False):

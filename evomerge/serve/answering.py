@@ -22,7 +22,7 @@ class Asked:
     """One member that was asked for a question: what it used, or the kind of `failure` for which it has no answer."""
 
     name: str
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     usd: float = 0.0
     seconds: float = 0.0
     failure: str | None = None

@@ -190,7 +190,8 @@ def _no_such_model(name: str) -> Refusal:
 
 
 async def _no_such_path(request: Request, error: HTTPException) -> Response:
-    refusal = Refusal(error.status_code, f"{request.method} {request.url.path} is no path of this server", code="not_found")
+    sentence = f"{request.method} {request.url.path} is no path of this server"
+    refusal = Refusal(error.status_code, sentence, code="not_found")
     return JSONResponse(refusal.body, refusal.status, error.headers)
 
 
@@ -216,4 +217,3 @@ async def _while_connected(request: Request, wanted: Awaitable[T]) -> T:
         for task in (asking, leaving):
             task.cancel()
         await asyncio.gather(asking, leaving, return_exceptions=True)
-

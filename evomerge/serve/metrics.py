@@ -92,7 +92,9 @@ class Metrics:
     tokens: Counter = field(
         default_factory=lambda: Counter("evomerge_tokens_total", "Tokens of members.", ("member", "kind"))
     )
-    usd: Counter = field(default_factory=lambda: Counter("evomerge_usd_total", "What members cost, in USD.", ("member",)))
+    usd: Counter = field(
+        default_factory=lambda: Counter("evomerge_usd_total", "What members cost, in USD.", ("member",))
+    )
 
     def text(self, gauges: Mapping[str, float]) -> str:
         """Return all of it, and these gauges."""

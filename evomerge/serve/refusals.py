@@ -1,6 +1,6 @@
 """What a client is told when it gets no answer: a status, and a body as OpenAI's API writes it.
 
-Each message is one sentence for a person. Nothing of the inside of the server stands in it: no key, no path, no address.
+Each message is one sentence for a person. Nothing of the inside of the server stands in it: no key, path or address.
 """
 
 import math

@@ -29,7 +29,7 @@ def bound(host: str, port: int) -> socket.socket:
     except OSError as error:
         made.close()
         raise ConfigError(
-            f"{host} port {port} cannot be listened on ({error.strerror or error}); choose others with --host and --port"
+            f"{host} port {port} cannot be listened on ({error.strerror or error}); see --host and --port"
         ) from None
     return made
 

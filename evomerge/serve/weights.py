@@ -13,7 +13,7 @@ from evomerge.backends.protocol import Backend, Model, Unsupported
 from evomerge.errors import ConfigError, EvomergeError
 from evomerge.exchange import Answer, Generate, Sampling
 from evomerge.recipe.tree import WeightRecipe, recipe_id
-from evomerge.serve.answering import Asked, Combined, Question, Unanswerable, Unanswered
+from evomerge.serve.answering import Asked, Combined, Question, Unanswerable
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""How the answers of an ensemble are compared, and generated where a client does not say: what serving it needs to know.
+"""How the answers of an ensemble are compared, and generated where a client does not say: what serving has to know.
 
 A vote counts equal answers, and what is equal is the scorer's to say: to `numeric`, `1,000` and `1e3` are one answer.
 The scorers belong to the tasks of a job, so an exported ensemble carries what they mean by it, under `answers:`.
@@ -18,7 +18,7 @@ from evomerge.tasks.scorers import ScorerSettings
 from evomerge.tasks.settings import TaskSettings, Text
 
 T = TypeVar("T")
-EXACT = ScorerSettings(name="exact")
+EXACT = ScorerSettings.model_validate("exact")
 _OF_CODE = frozenset({"python"})
 """Scorers that live in a job's folder; to them, texts are equal as they are to `exact`."""
 _OF_LIKELIHOODS = frozenset({"choice", "likelihood"})

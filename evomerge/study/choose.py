@@ -22,7 +22,7 @@ def choose(
 
     One that answered less than `coverage` of what the most complete contender answered is left out.
     """
-    comparable = _on_common_items(scored, weights, coverage)
+    comparable = on_common_items(scored, weights, coverage)
     values = [(found.value, contender) for contender, s in comparable if (found := fitness(s, weights)) is not None]
 
     def best(kinds: tuple[Kind, ...]) -> Contender | None:
@@ -32,7 +32,7 @@ def choose(
     return best(MERGES), best(SINGLES)
 
 
-def _on_common_items(scored: Sequence[Scored], weights: Mapping[str, float], coverage: float) -> list[Scored]:
+def on_common_items(scored: Sequence[Scored], weights: Mapping[str, float], coverage: float) -> list[Scored]:
     """Return the contenders that answered enough, with their scores of the items that all of these answered."""
     covered = [0.0 if (found := fitness(scores, weights)) is None else found.coverage for _, scores in scored]
     enough = coverage * max(covered, default=0.0)

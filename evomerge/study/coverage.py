@@ -16,7 +16,7 @@ def check_coverage(
 
     `reasons` says, by task and item, why there is no answer, as far as it is known.
     """
-    wanted = prepared.job.settings.objective.coverage
+    wanted = prepared.job.settings.coverage
     found = {name: fitness(scores, prepared.weights) for name, scores in scored.items()}
     covered = {name: one.coverage for name, one in found.items() if one is not None}
     if not covered or max(covered.values()) >= wanted:

@@ -11,12 +11,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from evomerge.backends.api.cache import Cache, CacheSettings
+from evomerge.backends.api.prices import prices_of
 from evomerge.backends.api.settings import EndpointSettings
+from evomerge.backends.services.settings import ServiceSettings
 from evomerge.backends.settings import BackendSettings, LocalSettings
 from evomerge.errors import ConfigError
 from evomerge.recipe.endpoints import with_endpoints
 from evomerge.recipe.mergekit.read import is_mergekit, read_mergekit
 from evomerge.recipe.reading import Document, KeyPath, read_yaml, unknown_key
+from evomerge.recipe.served import ServedMerge
+from evomerge.recipe.served_spec import ServedMergeSettings
 from evomerge.recipe.settings import Settings
 from evomerge.recipe.spec import RecipeSettings, recipe_settings
 from evomerge.recipe.tree import Ensemble, Merge, Recipe, Stack
@@ -24,29 +29,25 @@ from evomerge.strategies.ensemble.registry import combiners
 from evomerge.strategies.ensemble.resolve import check_ensemble
 from evomerge.strategies.merge.registry import methods
 from evomerge.strategies.merge.resolve import RecipeProblem, check
+from evomerge.strategies.search.make import factory_for
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.baselines import has_holes
+from evomerge.study.costs import check_prices
 from evomerge.study.limits import BudgetSettings
+from evomerge.study.objectives import COST, Objective, ObjectiveSettings, ObjectivesSettings, objectives_of, quality_of
 from evomerge.study.own_methods import import_methods
 from evomerge.tasks.settings import SplitSizes, TaskSettings
 
 EndpointName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-
-
-class ObjectiveSettings(Settings):
-    """What is searched for."""
-
-    maximize: Literal["mean"] = "mean"
-    """The mean over tasks (weighted by each task's `weight`) of the mean score over items."""
-    coverage: float = Field(default=1.0, gt=0, le=1)
-    """Share of items that must have an answer; a trial with fewer has failed."""
+FINALISTS, FINALISTS_OF_A_FRONT = 8, 24
 
 
 class SelectionSettings(Settings):
     """How the winner is chosen, on items that the search has not seen."""
 
-    finalists: int = Field(default=8, ge=1)
-    """How many of the best searched recipes are compared on the select split, beside the strategy's own favourites."""
+    finalists: int | None = Field(default=None, ge=1)
+    """How many of the best searched recipes are compared on the select split, beside the strategy's own favourites: 8,
+    and 24 where there are several objectives, which then stand for the whole front."""
 
 
 class JobSettings(Settings):
@@ -64,18 +65,35 @@ class JobSettings(Settings):
     """What the models are to be good at."""
     splits: SplitSizes = SplitSizes()
     """Items of each task in each split, for tasks that do not say so themselves."""
-    objective: ObjectiveSettings = ObjectiveSettings()
-    """What is searched for."""
+    objective: ObjectivesSettings = ObjectiveSettings()
+    """What is searched for: one objective, or a list of several for a Pareto search."""
     search: SearchSettings = SearchSettings()
     """Who proposes recipes, and how many."""
     selection: SelectionSettings = SelectionSettings()
     """How the winner is chosen."""
     backend: BackendSettings = LocalSettings()
     """Where recipes are held and asked."""
+    cache: Cache = CacheSettings()
+    """Where answers of endpoints are kept, so that none is paid for twice; `false` keeps none."""
     budget: BudgetSettings = BudgetSettings()
     """How much may be used."""
     order: Literal["strict", "arrival"] = "strict"
     """`strict`: interrupted or not, the study is the same. `arrival`: results enter as they come."""
+
+    @property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What is searched for, the mean score first."""
+        return objectives_of(self.objective)
+
+    @property
+    def coverage(self) -> float:
+        """The share of items that must have an answer."""
+        return quality_of(self.objective).coverage
+
+    @property
+    def finalists(self) -> int:
+        """How many searched recipes are compared on the select split."""
+        return self.selection.finalists or (FINALISTS if len(self.objectives) == 1 else FINALISTS_OF_A_FRONT)
 
 
 class RecipeFile(Settings):
@@ -111,12 +129,52 @@ def load_job(path: Path) -> Job:
     _check_recipe(document, settings.recipe.tree(), settings.endpoints, ("recipe",))
     if settings.endpoints and "backend" in document.data:
         raise document.error(("backend",), "an ensemble of endpoints is held nowhere, and has no backend; remove it")
+    _check_service(document, settings)
+    _check_objectives(document, settings)
+    check_prices(document, settings)
     names = [task.name for task in settings.tasks]
     for index, name in enumerate(names):
         if name in names[:index]:
             raise document.error(("tasks", index, "name"), f"there are two tasks named '{name}'; rename one")
     name = settings.name or path.name.removesuffix(".yaml").removesuffix(".yml")
     return Job(settings, name, path.absolute().parent, document)
+
+
+def _check_service(document: Document, settings: JobSettings) -> None:
+    """Raise ConfigError where only one of recipe and backend is of a merging service."""
+    served = isinstance(settings.recipe, ServedMergeSettings)
+    if served and not isinstance(settings.backend, ServiceSettings):
+        raise document.error(
+            ("backend",), "adapters by their ids are merged by the service that holds them; write backend: {kind: "
+            "service, dialect: lorax, url: ...}, or name folders with model: instead of adapter:"
+        )  # fmt: skip
+    if isinstance(settings.backend, ServiceSettings) and not served:
+        raise document.error(
+            ("backend", "kind"), "a service merges adapters that it holds; write the recipe's models as {adapter: its id "
+            "there}, or choose local or vllm"
+        )  # fmt: skip
+
+
+def _check_objectives(document: Document, settings: JobSettings) -> None:
+    """Raise ConfigError where the recipe has no such objectives, prices are not known, or the strategy cannot."""
+    wanted = settings.objectives
+    if len(wanted) == 1:
+        return
+    if not settings.endpoints:
+        raise document.error(
+            ("objective",), "only endpoints have a cost and a latency of their own, and this recipe has none; write "
+            "{maximize: mean}"
+        )
+    for name, endpoint in settings.endpoints.items():
+        if COST in wanted and prices_of(endpoint) is None:
+            raise document.error(
+                ("endpoints", name), "the objective cost needs the prices of every endpoint; write "
+                "usd_per_mtok: [READ, WRITTEN], with [0, 0] for one that costs nothing"
+            )
+    try:
+        factory_for(settings.search.strategy, len(wanted))
+    except ConfigError as error:
+        raise document.error(("search", "strategy"), str(error)) from None
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -151,7 +209,10 @@ def _of_mergekit(path: Path) -> Recipe:
 
 
 def _check_recipe(
-    document: Document, recipe: Merge | Stack | Ensemble, endpoints: Mapping[str, EndpointSettings], prefix: KeyPath
+    document: Document,
+    recipe: Merge | Stack | Ensemble | ServedMerge,
+    endpoints: Mapping[str, EndpointSettings],
+    prefix: KeyPath,
 ) -> None:
     """Raise ConfigError, naming the key, for a recipe that cannot be, and for endpoints that do not fit it.
 
@@ -166,6 +227,8 @@ def _check_recipe(
             case Ensemble():
                 check_ensemble(recipe)
                 asked = [item.recipe.name for item in recipe.members]
+            case ServedMerge():
+                asked = []
     except RecipeProblem as problem:
         raise document.error((*prefix, *problem.path), problem.sentence) from None
     for index, name in enumerate(asked):
@@ -181,7 +244,7 @@ def _check_recipe(
             )
 
 
-def _known(recipe: Merge | Stack | Ensemble, endpoints: Mapping[str, EndpointSettings]) -> Recipe:
+def _known(recipe: Merge | Stack | Ensemble | ServedMerge, endpoints: Mapping[str, EndpointSettings]) -> Recipe:
     """Return the recipe, with the fingerprints of its endpoints put in."""
     if not isinstance(recipe, Ensemble):
         return recipe

@@ -6,18 +6,19 @@ search; in arrival order tells enter as they come. Budgets, signals and progress
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
-from evomerge.errors import BackendError, CandidateError, StudyBroken
+from evomerge.errors import BackendError, BudgetSpent, CandidateError, StudyBroken
 from evomerge.recipe.space import Space, Vector
 from evomerge.strategies.search.protocol import Proposal, Result, Strategy
 from evomerge.study.evaluate import Evaluator, Work
 from evomerge.study.fitness import Evaluated, Fitness, fitness
 from evomerge.study.journal import Journal
 from evomerge.study.limits import Limits, Stop
+from evomerge.study.objectives import MEAN, Objective, Values, gains, measure
 
 T = TypeVar("T")
 BACKEND_ATTEMPTS = 3
@@ -26,7 +27,10 @@ BACKEND_ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Trial(Generic[T]):
-    """A recipe that was proposed and what became of it; a failed one has no `fitness`, and `error` says why."""
+    """A recipe that was proposed and what became of it; a failed one has no `fitness`, and `error` says why.
+
+    `values` has the value of each objective of a search that has several.
+    """
 
     number: int
     recipe: T
@@ -34,6 +38,7 @@ class Trial(Generic[T]):
     vector: Vector
     fitness: Fitness | None
     error: str | None = None
+    values: Values = field(default_factory=dict[str, float])
 
 
 class Observer(Generic[T]):
@@ -65,6 +70,7 @@ class Search(Generic[T]):
     limits: Limits
     weights: Mapping[str, float]
     identify: Callable[[T], str]
+    objectives: tuple[Objective, ...] = (MEAN,)
     coverage: float = 1.0
     slots: int = 1
     order: Literal["strict", "arrival"] = "strict"
@@ -87,7 +93,10 @@ class Search(Generic[T]):
                     return self._ended or "done"
                 number = await self._next_finished()
                 if number is not None:
-                    await self._finish(number)
+                    try:
+                        await self._finish(number)
+                    except BudgetSpent as spent:
+                        await self._cut(spent.reason)
             return "stopped"
         finally:
             await self._set_back()
@@ -136,11 +145,14 @@ class Search(Generic[T]):
         """Journal and tell one finished trial."""
         data: dict[str, Any] = {}
         try:
-            scored = fitness((await self._running.pop(number)).scores, self.weights)
+            found = await self._running.pop(number)
+            scored = fitness(found.scores, self.weights)
             if scored is None or scored.coverage < self.coverage:
                 share = 0.0 if scored is None else scored.coverage
                 data["error"] = f"only {share:.0%} of the items were answered, and {self.coverage:.0%} are needed"
             else:
+                if len(self.objectives) > 1:
+                    data["objectives"] = measure(found, scored, self.weights, self.objectives)
                 data["fitness"] = scored.value
                 data["standard_error"] = scored.standard_error
                 data["coverage"] = scored.coverage
@@ -155,24 +167,34 @@ class Search(Generic[T]):
     def _tell(self, number: int, data: Mapping[str, Any], *, replayed: bool) -> None:
         trial = self._open.pop(number)
         scored = None
+        values: Values = data.get("objectives", {})
         if "fitness" in data:
             scored = Fitness(data["fitness"], data["standard_error"], data["coverage"], data["items"], data["tasks"])
-            result = Result(trial.proposal.id, "scored", (scored.value,), scored.standard_error, scored.items)
+            told = gains(values, self.objectives) if values else (scored.value,)
+            result = Result(trial.proposal.id, "scored", told, scored.standard_error, scored.items)
         else:
             result = Result(trial.proposal.id, "failed")
         self.strategy.tell([result])
         recipe, recipe_id = trial.work.recipe, trial.work.recipe_id
-        told = Trial(number, recipe, recipe_id, trial.proposal.vector, scored, data.get("error"))
-        self.trials.append(told)
-        self.observer.told(told, replayed=replayed)
+        done = Trial(number, recipe, recipe_id, trial.proposal.vector, scored, data.get("error"), values)
+        self.trials.append(done)
+        self.observer.told(done, replayed=replayed)
 
-    def _end(self, reason: str) -> None:
+    async def _cut(self, reason: str) -> None:
+        """End the search in the middle of what cannot be paid; with a larger budget it is open again."""
+        await self._set_back()
+        cut, self._open = sorted(self._open), {}
+        self._end(reason, cut)
+
+    def _end(self, reason: str, cut: Sequence[int] = ()) -> None:
         self._ended = reason
-        self.journal.append("decision", None, {"search_ended": reason, "budget": self.limits.budget})
+        decision = {"search_ended": reason, "budget": self.limits.budget} | ({"cut": list(cut)} if cut else {})
+        self.journal.append("decision", None, decision)
         self.journal.commit()
 
     def _replay(self) -> None:
         """Feed the log to the strategy; its asks must come out as they were."""
+        cut: list[int] = []
         for event in self.journal.events():
             match event.kind:
                 case "ask":
@@ -188,8 +210,11 @@ class Search(Generic[T]):
                 case "decision" if "search_ended" in event.data:
                     reopened = self.limits.more_than(event.data["search_ended"], event.data["budget"])
                     self._ended = None if reopened else event.data["search_ended"]
+                    cut = [] if reopened else event.data.get("cut", [])
                 case _:
                     pass
+        for number in cut:  # by the last decision; one that was followed by tells has been overruled
+            self._open.pop(number, None)
 
     async def _set_back(self) -> None:
         """Cancel what runs; its answered batches are journalled, and it is open again at the next start."""

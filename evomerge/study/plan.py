@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evomerge.backends.api.export import EnsembleArtifact
-from evomerge.backends.api.prices import cost_at_most
+from evomerge.backends.api.prices import is_kept, prices_of
 from evomerge.backends.protocol import Backend, Placement, Unsupported
+from evomerge.backends.services.export import ServedArtifact
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact
 from evomerge.errors import ConfigError
 from evomerge.recipe.tree import Ensemble
+from evomerge.study.costs import Cost, costs
 from evomerge.study.prepare import Prepared
+from evomerge.study.proxy import COMPARED
+from evomerge.study.spending import known_to
 from evomerge.tasks.settings import SPLITS, Split
 
 MARGIN = 64 * 1024 * 1024
@@ -40,13 +44,17 @@ class Share:
 class Plan:
     """The plan of a study: what its result becomes, how it is held, and what each split costs.
 
-    `unpriced` are endpoints whose prices nobody named, which are in no sum of money.
+    `costs` are those of each endpoint on each split, for what is not known already; `unpriced` are endpoints whose prices
+    nobody named, which are in no sum of money, and `listed` those whose prices are kept ones. `proxy` is how a search by proxy holds its trials.
     """
 
-    artifact: Artifact | EnsembleArtifact
+    artifact: Artifact | EnsembleArtifact | ServedArtifact
     placement: Placement
     shares: tuple[Share, ...]
+    costs: tuple[Cost, ...] = ()
     unpriced: tuple[str, ...] = ()
+    listed: tuple[str, ...] = ()
+    proxy: Placement | None = None
 
     @property
     def requests(self) -> int:
@@ -68,26 +76,45 @@ def plan(prepared: Prepared, backend: Backend) -> Plan:
         raise prepared.job.document.error(("backend",), placement.reason)
     artifact = prepared.artifact(typical)
     if isinstance(prepared.template, Ensemble):
-        endpoints = prepared.job.settings.endpoints
-        unpriced = tuple(name for name, endpoint in endpoints.items() if endpoint.usd_per_mtok is None)
-        return Plan(artifact, placement, tuple(_asked_once(prepared, split) for split in SPLITS), unpriced)
+        return _plan_of_ensemble(prepared, backend, artifact, placement)
     settings = prepared.job.settings
     compared = len(prepared.baselines)
-    finalists = settings.selection.finalists + 1
+    finalists = settings.finalists + 1
+    proxy = _by_proxy(prepared, backend)
+    searched = compared + settings.search.trials + (0 if proxy is None else COMPARED + settings.finalists)
     shares = (
-        Share("search", compared + settings.search.trials, prepared.items("search")),
+        Share("search", searched, prepared.items("search")),
         Share("select", compared + finalists, prepared.items("select")),
         Share("test", compared + 1, prepared.items("test")),
     )
-    return Plan(artifact, placement, shares)
+    return Plan(artifact, placement, shares, proxy=proxy)
 
 
-def _asked_once(prepared: Prepared, split: Split) -> Share:
-    """Return what a split of an ensemble's study costs: every endpoint is asked every item once."""
+def _by_proxy(prepared: Prepared, backend: Backend) -> Placement | None:
+    """Return how trials are held where the search is by proxy. Raises ConfigError when they cannot be."""
+    if prepared.proxy is None:
+        return None
+    placement = backend.plan(prepared.proxy.outlined(prepared.space.decode(prepared.space.start)))
+    if isinstance(placement, Unsupported):
+        raise prepared.job.document.error(("backend", "proxy"), placement.reason)
+    return placement
+
+
+def _plan_of_ensemble(
+    prepared: Prepared, backend: Backend, artifact: Artifact | EnsembleArtifact | ServedArtifact, placement: Placement
+) -> Plan:
+    """Return the plan of a study in which every endpoint is asked every item once."""
     endpoints = prepared.job.settings.endpoints
-    requests = [task.request(item, split) for task in prepared.tasks for item in task.items(split)]
-    costs = [cost for endpoint in endpoints.values() if (cost := cost_at_most(endpoint, requests)) is not None]
-    return Share(split, len(endpoints), len(requests), sum(costs) if costs else None)
+    found = costs(prepared, known_to(backend))
+    shares: list[Share] = []
+    for split in SPLITS:
+        usd = [one.usd for one in found if one.split == split and one.usd is not None]
+        shares.append(Share(split, len(endpoints), prepared.items(split), sum(usd) if usd else None))
+    return Plan(
+        artifact, placement, tuple(shares), found,
+        unpriced=tuple(name for name, endpoint in endpoints.items() if prices_of(endpoint) is None),
+        listed=tuple(name for name, endpoint in endpoints.items() if is_kept(endpoint)),
+    )  # fmt: skip
 
 
 def check_room(
@@ -97,18 +124,22 @@ def check_room(
     place = folder.absolute()
     while not place.exists():
         place = place.parent
-    needed, there = plan.artifact.size + MARGIN, free(place)
+    adapters = 0 if plan.proxy is None else plan.proxy.memory_bytes
+    what = "the result and the proxy need" if adapters else "the result needs"
+    needed, there = plan.artifact.size + adapters + MARGIN, free(place)
     if needed > there:
         raise ConfigError(
-            f"{folder}: the result needs {in_words(needed)} and this disk has {in_words(there)} free; "
+            f"{folder}: {what} {in_words(needed)} and this disk has {in_words(there)} free; "
             "free some space, or choose another place with --study"
         )
 
 
-def artifact_in_words(artifact: Artifact | EnsembleArtifact) -> str:
+def artifact_in_words(artifact: Artifact | EnsembleArtifact | ServedArtifact) -> str:
     """Say what a recipe becomes."""
     if isinstance(artifact, EnsembleArtifact):
         return f"an ensemble of {artifact.members} endpoints, each asked every item once"
+    if isinstance(artifact, ServedArtifact):
+        return f"a merge of {artifact.adapters} adapters, made by the service on request"
     if isinstance(artifact, AdapterArtifact):
         return f"an adapter of rank {artifact.rank} or less, {in_words(artifact.size)}"
     return f"a checkpoint, {in_words(artifact.size)}"

@@ -1,13 +1,16 @@
 """Looking into a study that was made before: which recipe its winner or a trial was."""
 
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evomerge.errors import ConfigError, StudyBroken
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.study.job import load_job
 from evomerge.study.journal import Event, Journal
+from evomerge.study.pick import Pick, pick
 from evomerge.study.prepare import Prepared, check_unchanged, prepare
 from evomerge.study.status import journal_of
 
@@ -29,21 +32,44 @@ class Reopened:
         recipe = self.prepared.space.decode(asks[number].data["vector"])
         return recipe, f"Trial {number} of the study {self.prepared.job.name}."
 
+    def pick(self, wanted: Pick) -> tuple[Recipe, str]:
+        """Return the recipe of the front that a rule picks, and a sentence about it.
+
+        Raises ConfigError where there is no front, or none of it is good or cheap enough.
+        """
+        front = self._decision().get("front")
+        objectives = self.prepared.job.settings.objectives
+        if not front:
+            raise ConfigError(
+                f"{self.folder}: this study has one objective, so there is nothing to pick from; leave --pick out, or "
+                "name several under objective: in a new study"
+            )
+        found = front[pick([point["objectives"] for point in front], objectives, wanted)]
+        reached = ", ".join(f"{one.name} {one.words(found['objectives'][one.name])}" for one in objectives)
+        note = f"Picked from the front of the study {self.prepared.job.name} by {wanted}: {found['name']}."
+        return self._recipe(found), f"{note} On the select split: {reached}."
+
     def winner(self) -> tuple[Recipe, str]:
         """Return the recipe of the winner and a sentence about it. Raises ConfigError where there is none yet."""
+        wanted = self._decision()["winner"]
+        return self._recipe(wanted), f"The winner of the study {self.prepared.job.name}: {wanted['name']}."
+
+    def _decision(self) -> Mapping[str, Any]:
+        """Return the last decision about the winner. Raises ConfigError where there is none yet."""
         decided = [event.data for event in self.events if event.kind == "decision" and "winner" in event.data]
         if not decided:
             raise ConfigError(
                 f"{self.folder}: this study has no winner yet; go on with `evomerge run`, or name a --trial"
             )
-        wanted = decided[-1]["winner"]
-        note = f"The winner of the study {self.prepared.job.name}: {wanted['name']}."
+        return decided[-1]
+
+    def _recipe(self, wanted: Mapping[str, Any]) -> Recipe:
         if wanted["vector"] is not None:
-            return self.prepared.space.decode(wanted["vector"]), note
+            return self.prepared.space.decode(wanted["vector"])
         known = {recipe_id(baseline.recipe): baseline.recipe for baseline in self.prepared.baselines}
         if wanted["recipe"] not in known:
-            raise StudyBroken(f"{self.folder}: the winner {wanted['name']} cannot be found in the journal")
-        return known[wanted["recipe"]], note
+            raise StudyBroken(f"{self.folder}: {wanted['name']} cannot be found in the journal")
+        return known[wanted["recipe"]]
 
 
 def reopen(folder: Path) -> Reopened:

@@ -5,13 +5,20 @@ best single model, which (like the winner) was chosen on the select split.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
+from evomerge.backends.api.spent import Spent
 from evomerge.recipe.space import Vector
 from evomerge.recipe.tree import Recipe
+from evomerge.study.agreement import Agreement
 from evomerge.study.fitness import Interval, Scores, paired_interval, score_interval
+from evomerge.study.objectives import Values
+
+if TYPE_CHECKING:
+    from evomerge.study.tradeoff import Tradeoff
 
 Kind = Literal["base", "single", "merge", "searched"]
 
@@ -34,13 +41,17 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line of the final table: test score, each task's mean, and the difference to the best single model."""
+    """A line of the final table: test score, each task's mean, and the difference to the best single model.
+
+    `values` has what the recipe reached of each objective, where a study has several.
+    """
 
     name: str
     kind: Kind
     score: Interval
     tasks: Mapping[str, float]
     difference: Interval | None
+    values: Values = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +60,9 @@ class Outcome:
 
     `searched` holds the fitness of each trial on the search split in their order (None for a failed one), `references`
     that of the baselines; `left_out` says why a baseline or finalist is missing; `looks` counts the winners that the
-    test items have judged, this one included; `merged` is the folder of the exported winner.
+    test items have judged, this one included; `merged` is the folder of the exported winner; `agreement` is
+    there for a search by proxy, whose scores `searched` then has; `tradeoff` is there for several objectives, of which
+    `searched` has the first; `spent` is what endpoints have cost.
     """
 
     study: str
@@ -62,6 +75,9 @@ class Outcome:
     looks: int
     elapsed: float
     merged: Path
+    agreement: Agreement | None = None
+    tradeoff: "Tradeoff | None" = None
+    spent: Spent | None = None
 
     @property
     def winning_row(self) -> Row:
@@ -72,7 +88,13 @@ class Outcome:
     def verdict(self) -> str:
         """Whether the winner is better than the best single model, as far as the test items can tell."""
         again = f" These items have judged {self.looks} winners of this study." if self.looks > 1 else ""
-        return self._comparison + again
+        return self._comparison + self._simpler + again
+
+    @property
+    def _simpler(self) -> str:
+        """Say where a single model is nowhere worse than the winner, when other things than the score count as well."""
+        other = None if self.tradeoff is None else self.tradeoff.beaten_by(self.tradeoff.knee)
+        return "" if other is None else f" On the select split {other.contender.name} alone is in no objective worse."
 
     @property
     def _comparison(self) -> str:
@@ -101,14 +123,25 @@ class Outcome:
             "left_out": dict(self.left_out),
             "seconds": round(self.elapsed, 1),
             "merged": str(self.merged),
-            "rows": [asdict(row) | {"tasks": dict(row.tasks)} for row in self.rows],
+            **({} if self.agreement is None else {"proxy": self.agreement.to_plain()}),
+            **({} if self.tradeoff is None else {"tradeoff": self.tradeoff.to_plain()}),
+            **({} if self.spent is None else {"spent": self.spent.to_plain()}),
+            "rows": [_plain_row(row) for row in self.rows],
         }
 
 
 def rows(
-    scored: Sequence[tuple[Contender, Scores]], weights: Mapping[str, float], best_single: str | None, *, bounded: bool
+    scored: Sequence[tuple[Contender, Scores]],
+    weights: Mapping[str, float],
+    best_single: str | None,
+    *,
+    bounded: bool,
+    values: Mapping[str, Values] = MappingProxyType({}),
 ) -> tuple[Row, ...]:
-    """Return the lines of the table for contenders and their test scores; one without answers is left out."""
+    """Return the lines of the table for contenders and their test scores; one without answers is left out.
+
+    `values` has by name what contenders reached of several objectives.
+    """
     reference = next((scores for contender, scores in scored if contender.name == best_single), None)
     found: list[Row] = []
     for contender, scores in scored:
@@ -119,8 +152,14 @@ def rows(
         if reference is not None and contender.name != best_single:
             difference = paired_interval(scores, reference, weights, bounded=bounded)
         means = {task: _mean(items) for task, items in scores.items()}
-        found.append(Row(contender.name, contender.kind, interval, means, difference))
+        reached = values.get(contender.name, {})
+        found.append(Row(contender.name, contender.kind, interval, means, difference, reached))
     return tuple(found)
+
+
+def _plain_row(row: Row) -> dict[str, Any]:
+    plain = asdict(row) | {"tasks": dict(row.tasks), "values": dict(row.values)}
+    return plain if row.values else {key: value for key, value in plain.items() if key != "values"}
 
 
 def _mean(items: Mapping[str, float | None]) -> float:

@@ -18,20 +18,25 @@ from evomerge.backends.protocol import Backend
 from evomerge.errors import BackendError, CandidateError, ConfigError
 from evomerge.recipe.tree import Recipe, recipe_id
 from evomerge.strategies.search.make import make_strategy
+from evomerge.study.agreement import Agreement, Pair
 from evomerge.study.backends import make_evaluator
 from evomerge.study.choose import choose
 from evomerge.study.coverage import check_coverage
 from evomerge.study.deliver import deliver, finish
-from evomerge.study.evaluate import Work
-from evomerge.study.finalists import decide, finalists, looks
+from evomerge.study.evaluate import Evaluator, Work
+from evomerge.study.finalists import decide, finalists, looks, spread
 from evomerge.study.fitness import Evaluated, Fitness, Scores, fitness
 from evomerge.study.journal import Journal, elapsed
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.lock import locked
 from evomerge.study.loop import BACKEND_ATTEMPTS, Observer, Search
+from evomerge.study.objectives import measure
 from evomerge.study.precision import check_dtype
 from evomerge.study.prepare import Prepared, check_unchanged
+from evomerge.study.proxy import COMPARED, ProxyEvaluator
 from evomerge.study.result import Contender, Outcome, rows
+from evomerge.study.spending import Spending, known_to, ledger_of
+from evomerge.study.tradeoff import Tradeoff, tradeoff
 from evomerge.tasks.settings import Split
 from evomerge.version import versions
 
@@ -118,28 +123,45 @@ class _Run:
         self.journal = journal
         self.evaluator = make_evaluator(self.prepared, study.backend, journal, study.observer.answered)
         settings = self.prepared.job.settings
-        self.limits = Limits(settings.search.trials, settings.budget.hours, elapsed(journal), self._reserve)
+        self.searcher = self._searcher(self.evaluator)
+        self.spending = Spending(
+            self.prepared, ledger_of(study.backend), journal,
+            later=self._requests_later, further=lambda: self.evaluator.requests("search", 1),
+        )  # fmt: skip
+        self.limits = Limits(
+            settings.search.trials, settings.budget.hours, elapsed(journal), self._reserve,
+            usd=settings.budget.usd, tokens=settings.budget.tokens, unpaid=self.spending.end_of_search,
+        )  # fmt: skip
         self.left_out: dict[str, str] = {}
 
     async def run(self) -> Outcome:
         compared = [Contender(b.name, b.kind, b.recipe, recipe_id(b.recipe)) for b in self.prepared.baselines]
+        if (warning := self.spending.check(known_to(self.study.backend))) is not None:
+            self.observer.said(warning)
         begun = await self._compare(compared, "search", "baselines")
-        check_coverage(self.prepared, {name: scores for name, (_, scores) in begun.items()}, self.evaluator.reasons)
+        answered = {name: found.scores for name, (_, found) in begun.items()}
+        check_coverage(self.prepared, answered, self.evaluator.reasons)
         if self.limits.hours is not None:
             await self._time_selection()
+        self.spending.keep_for_later()
         search = await self._search()
-        standing = finalists(search, self.prepared.job.settings.selection.finalists)
+        self.spending.keep_nothing()
+        standing = finalists(search, self.prepared.job.settings.finalists)
+        agreement = await self._agreement(search, standing)
         selected = await self._compare([*compared, *standing], "select", "selection")
-        winner, best_single = self._choose(selected, search)
-        contenders = [c for c in compared if c.name != winner.name] + [winner]
+        winner, best_single, trade = self._choose(selected, search)
+        front = [] if trade is None else [one.contender for one in trade.front if one.contender != winner]
+        delivered = {one.name for one in (*front, winner)}
+        contenders = [c for c in compared if c.name not in delivered] + front + [winner]
         tested = await self._compare([c for c in contenders if c.name in selected], "test", "test")
         if winner.name not in tested:
             raise CandidateError(f"the winner ({winner.name}) could not be scored on the test split")
         table = rows(
-            [(c, tested[c.name][1]) for c in contenders if c.name in tested],
+            [(c, tested[c.name][1].scores) for c in contenders if c.name in tested],
             self.prepared.weights,
             best_single,
             bounded=all(task.unit("test") == "share" for task in self.prepared.tasks),
+            values={name: self._values(found) for name, (_, found) in tested.items()},
         )
         merged = self.study.folder / "merged"
         outcome = Outcome(
@@ -148,11 +170,16 @@ class _Run:
             winner=winner,
             best_single=best_single,
             searched=tuple(None if trial.fitness is None else trial.fitness.value for trial in search.trials),
-            references={name: scored.value for name, (_, scores) in begun.items() if (scored := self._fitness(scores))},
+            references={
+                name: scored.value for name, (_, found) in begun.items() if (scored := self._fitness(found.scores))
+            },
             left_out=self.left_out,
             looks=looks(self.journal),
             elapsed=self.limits.elapsed,
             merged=merged,
+            agreement=agreement,
+            tradeoff=trade,
+            spent=self.spending.told(),
         )
         begins = partial(self.observer.phase, "export", 0)
         await deliver(self.journal, self.prepared, winner, merged, card=outcome.verdict, begins=begins)
@@ -185,13 +212,16 @@ class _Run:
         self.observer.phase("search", self.evaluator.items("search", settings.search.trials))
         search = Search(
             space=space,
-            strategy=make_strategy(settings.search, space.genes, space.start),
-            evaluator=self.evaluator,
+            strategy=make_strategy(
+                settings.search, space.genes, space.start, objectives=len(settings.objectives)
+            ),
+            evaluator=self.searcher,
             journal=self.journal,
             limits=self.limits,
             weights=self.prepared.weights,
             identify=recipe_id,
-            coverage=settings.objective.coverage,
+            objectives=settings.objectives,
+            coverage=settings.coverage,
             slots=self.study.backend.slots,
             order=settings.order,
             observer=self.observer,
@@ -204,27 +234,55 @@ class _Run:
             raise CandidateError(f"all {len(search.trials)} trials failed; the first said: {error}")
         return search
 
+    def _searcher(self, exact: Evaluator[Recipe]) -> Evaluator[Recipe]:
+        """Return who scores trials: `exact`, or the same by proxy."""
+        proxy = self.prepared.proxy
+        if proxy is None:
+            return exact
+        adapters = proxy.adapters(self.prepared.store, self.study.folder)
+        return ProxyEvaluator(proxy, adapters, exact, self.observer.said, partial(self.journal.set_fact, "proxy"))
+
+    async def _agreement(self, search: Search[Recipe], standing: list[Contender]) -> Agreement | None:
+        """Score some trials exactly that were scored by proxy, and journal how well the two agree."""
+        proxy = self.prepared.proxy
+        if proxy is None:
+            return None
+        looked_at = [one for one in standing if one.trial is not None] + spread(search, standing, COMPARED)
+        exact = await self._compare(looked_at, "search", "proxy")
+        by_proxy = {trial.number: trial.fitness.value for trial in search.trials if trial.fitness is not None}
+        stood = {one.name for one in standing}
+        pairs = [
+            Pair(contender.trial, by_proxy[contender.trial], found.value, name in stood)
+            for name, (contender, scored) in exact.items()
+            if contender.trial is not None and (found := self._fitness(scored.scores)) is not None
+        ]
+        agreement = Agreement(proxy.rank, self.journal.fact("proxy") or {}, tuple(pairs))
+        self.journal.set_fact("agreement", agreement.to_plain())
+        self.journal.commit()
+        return agreement
+
     async def _compare(
         self, contenders: list[Contender], split: Split, phase: str
-    ) -> dict[str, tuple[Contender, Scores]]:
+    ) -> dict[str, tuple[Contender, Evaluated]]:
         """Score contenders on a split and journal what they reached; one that cannot be is left out."""
         self.observer.phase(phase, self.evaluator.items(split, len(contenders)))
-        found: dict[str, tuple[Contender, Scores]] = {}
+        found: dict[str, tuple[Contender, Evaluated]] = {}
         for contender in contenders:
             try:
-                found_out = await self._or_stop(self._evaluate(Work(contender.recipe, contender.recipe_id, split)))
-                scores = found_out.scores
-                scored, reason = self._fitness(scores), "none of the items of a task was answered"
+                evaluated = await self._or_stop(self._evaluate(Work(contender.recipe, contender.recipe_id, split)))
+                scored, reason = self._fitness(evaluated.scores), "none of the items of a task was answered"
+                values = self._values(evaluated)
             except CandidateError as error:
-                scores, scored, reason = {}, None, str(error)
+                evaluated, scored, values, reason = Evaluated({}), None, {}, str(error)
             finally:
                 self.keep_time()
-            self._record(contender, split, {"error": reason} if scored is None else {"fitness": scored.value})
+            reached: dict[str, Any] = {"error": reason} if scored is None else {"fitness": scored.value}
+            self._record(contender, split, reached | ({"objectives": values} if values else {}))
             self.observer.compared(contender.name, split, scored)
             if scored is None:
                 self.left_out[contender.name] = reason
             else:
-                found[contender.name] = contender, scores
+                found[contender.name] = contender, evaluated
         return found
 
     def _record(self, contender: Contender, split: Split, reached: dict[str, Any]) -> None:
@@ -258,25 +316,50 @@ class _Run:
             await asyncio.gather(task, stopping, return_exceptions=True)
 
     def _choose(
-        self, selected: dict[str, tuple[Contender, Scores]], search: Search[Recipe]
-    ) -> tuple[Contender, str | None]:
-        """Choose the winner among merges, and the best single model, on the select split; journalled before testing."""
+        self, selected: dict[str, tuple[Contender, Evaluated]], search: Search[Recipe]
+    ) -> tuple[Contender, str | None, Tradeoff | None]:
+        """Choose the winner among merges, and the best single model, on the select split; journalled before testing.
+
+        With several objectives the winner is the knee of the front.
+        """
         settings = self.prepared.job.settings
-        winner, single = choose(list(selected.values()), self.prepared.weights, settings.objective.coverage)
+        weights, standing = self.prepared.weights, list(selected.values())
+        winner, single = choose([(one, found.scores) for one, found in standing], weights, settings.coverage)
+        trade = None
+        if len(settings.objectives) > 1:
+            searched = [trial.values or None for trial in search.trials]
+            trade = tradeoff(standing, weights, settings.coverage, settings.objectives, searched)
+            winner = None if trade is None else trade.knee.contender
         if winner is None:
             raise CandidateError("no finalist could be scored on the select split, so there is no winner")
-        trials, stood = len(search.trials), settings.selection.finalists
-        decide(self.journal, winner, single, trials=trials, finalists=stood, elapsed=self.limits.elapsed)
-        return winner, None if single is None else single.name
+        trials, stood = len(search.trials), settings.finalists
+        decide(
+            self.journal, winner, single,
+            trials=trials, finalists=stood, elapsed=self.limits.elapsed, tradeoff=trade,
+        )  # fmt: skip
+        return winner, None if single is None else single.name, trade
+
+    def _values(self, found: Evaluated) -> dict[str, float]:
+        """Return the value of each objective where there are several. Raises CandidateError where one is not known."""
+        objectives, scored = self.prepared.job.settings.objectives, self._fitness(found.scores)
+        if scored is None or len(objectives) == 1:
+            return {}
+        return measure(found, scored, self.prepared.weights, objectives)
 
     def _fitness(self, scores: Scores) -> Fitness | None:
         return fitness(scores, self.prepared.weights)
 
+    def _requests_later(self) -> int:
+        """Return how many requests selection and test will take."""
+        later = len(self.prepared.baselines) + self.prepared.job.settings.finalists + 1
+        tested = len(self.prepared.baselines) + 1
+        return self.evaluator.requests("select", later) + self.evaluator.requests("test", tested)
+
     def _reserve(self) -> float:
         """Return the seconds that selection and test will take, from what an item of theirs has taken."""
-        later = len(self.prepared.baselines) + self.prepared.job.settings.selection.finalists + 1
-        tested = len(self.prepared.baselines) + 1
-        asked = self.evaluator.requests("select", later) + self.evaluator.requests("test", tested)
+        asked = self._requests_later()
+        if self.prepared.proxy is not None:
+            asked += self.evaluator.requests("search", COMPARED + self.prepared.job.settings.finalists)
         return float(self.journal.fact("seconds_an_item") or 0.0) * asked
 
 

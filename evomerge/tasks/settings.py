@@ -18,6 +18,7 @@ from evomerge.tasks.scorers import ScorerSettings
 
 Split = Literal["search", "select", "test"]
 SPLITS: tuple[Split, ...] = ("search", "select", "test")
+_JUDGING = frozenset({"choice", "likelihood"})
 
 Text = Annotated[str, Field(min_length=1)]
 
@@ -146,6 +147,9 @@ class TaskSettings(Settings):
         | None
     ) = None
     """The texts among which `score: choice` chooses: the name of a field that holds a list, or a list of templates."""
+    constrain: bool = False
+    """Let generated answers be nothing but one of `choices`, where the backend can hold a model to that: vllm, and some
+    endpoints."""
     score: ScorerSettings
     """What an answer is worth: exact, contains, numeric, f1, regex, choice or likelihood, with options as in `{numeric:
     {tolerance: 0.01}}` or `{regex: "answer: (\\\\w+)"}`; or a function of your own: `{python: "my.module:score"}`."""
@@ -177,6 +181,16 @@ class TaskSettings(Settings):
             raise ValueError(
                 'the prompt has no field in it, so every item would be the same; write one as "{{question}}"'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _constrains_something(self) -> "TaskSettings":
+        if not self.constrain:
+            return self
+        if self.choices is None:
+            raise ValueError("constrain: there is nothing that answers are to be; give choices, or remove constrain")
+        if {self.scorer(split).name for split in SPLITS} <= _JUDGING:
+            raise ValueError(f"constrain: {self.score.name} generates no answers; remove constrain")
         return self
 
     @property

@@ -42,6 +42,8 @@ class Task:
     fingerprint: str
     notes: tuple[str, ...]
     sampling: Sampling = field(repr=False)
+    constrain: bool = field(repr=False)
+    """Whether generated answers are to be among the question's choices."""
     seed: int = field(repr=False)
     scorers: Mapping[Split, Scorer] = field(repr=False)
     questions: Mapping[Split, Mapping[str, Question]] = field(repr=False)
@@ -61,7 +63,11 @@ class Task:
         continuations = self.scorers[split].continuations(question)
         if continuations:
             return Judge(question.prompt, continuations)
-        return Generate(question.prompt, self._sampling(item))
+        return Generate(question.prompt, self._sampling(question))
+
+    def judges(self, split: Split) -> bool:
+        """Return whether likelihoods are asked for on a split, of some item or all."""
+        return any(self.scorers[split].continuations(question) for question in self.questions[split].values())
 
     def score(self, item: Item, split: Split, answer: Answer) -> Score:
         """Return what an answer is worth; a missing one has no score, an empty or cut one is scored as it is.
@@ -85,12 +91,13 @@ class Task:
         """Return what the scores of a split are measured in."""
         return self.scorers[split].unit
 
-    def _sampling(self, item: Item) -> Sampling:
+    def _sampling(self, question: Question) -> Sampling:
         """Return the sampling, with a seed of the item's own where answers are drawn."""
-        if self.sampling.temperature == 0:
-            return self.sampling
-        digest = hashlib.sha256(f"{self.seed}/{item.id}".encode()).digest()
-        return replace(self.sampling, seed=int.from_bytes(digest[:4], "big") >> 1)
+        sampling = replace(self.sampling, choices=question.choices) if self.constrain else self.sampling
+        if sampling.temperature == 0:
+            return sampling
+        digest = hashlib.sha256(f"{self.seed}/{question.item.id}".encode()).digest()
+        return replace(sampling, seed=int.from_bytes(digest[:4], "big") >> 1)
 
 
 def load_task(settings: TaskSettings, root: Path, seed: int, default_sizes: SplitSizes | None = None) -> Task:
@@ -111,6 +118,7 @@ def load_task(settings: TaskSettings, root: Path, seed: int, default_sizes: Spli
         fingerprint=_fingerprint(settings, scorers, dealt),
         notes=dealt.notes,
         sampling=settings.sampling,
+        constrain=settings.constrain,
         seed=seed,
         scorers=scorers,
         questions={split: {question.item.id: question for question in dealt.splits[split]} for split in SPLITS},
@@ -175,5 +183,6 @@ def _fingerprint(settings: TaskSettings, scorers: Mapping[Split, Scorer], dealt:
         }
         for split in SPLITS
     ]
-    sampling = [settings.max_tokens, float(settings.temperature), list(settings.stop)]
+    constrained = ["constrain"] if settings.constrain else []
+    sampling = [settings.max_tokens, float(settings.temperature), list(settings.stop), *constrained]
     return short_hash([settings.name, float(settings.weight), sampling, splits])

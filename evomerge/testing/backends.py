@@ -20,7 +20,8 @@ class BackendCase:
 
     `recipe` and `other` are models that answer the prompts differently; `unknown` is a recipe that no backend can hold.
     `prompts` are two or more texts of different lengths; `parts` are texts that are tokenised alike together and apart.
-    `tolerance` bounds the difference, in nats, of log-probabilities that are computed in two ways.
+    `tolerance` bounds the difference, in nats, of log-probabilities that are computed in two ways. `likelihoods` is False
+    for a backend that can tell none: it has to say so.
     """
 
     recipe: Recipe
@@ -30,12 +31,14 @@ class BackendCase:
     parts: tuple[str, ...]
     max_tokens: int = 8
     tolerance: float = 1e-4
+    likelihoods: bool = True
 
     @property
     def questions(self) -> list[Request]:
-        """One batch of all kinds: each prompt generated from, the first also judged and generated from at length 1."""
+        """One batch of all kinds: each prompt generated from, the first also generated from at length 1, and judged."""
         asked: list[Request] = [Generate(prompt, Sampling(self.max_tokens)) for prompt in self.prompts]
-        return [*asked, Judge(self.prompts[0], self.parts), Generate(self.prompts[0], Sampling(max_tokens=1))]
+        judged = [Judge(self.prompts[0], self.parts)] if self.likelihoods else []
+        return [*asked, *judged, Generate(self.prompts[0], Sampling(max_tokens=1))]
 
 
 async def answers(model: Model, requests: Sequence[Request]) -> list[Answer]:
@@ -53,7 +56,7 @@ async def check_backend(backend: Backend, case: BackendCase) -> None:
     check_plan(backend, case)
     await check_answers(backend, case)
     await check_batching(backend, case)
-    await check_likelihoods(backend, case)
+    await (check_likelihoods if case.likelihoods else check_no_likelihoods)(backend, case)
     await check_holding(backend, case)
     await check_cancelling(backend, case)
     await check_unknown(backend, case)
@@ -126,6 +129,17 @@ async def check_likelihoods(backend: Backend, case: BackendCase) -> None:
         total = Likelihood(sum(part.logprob for part in parts), sum(part.tokens for part in parts))
         _expect(whole.logprob < 0, f"{whole} is no log-probability")
         _expect(_close(whole, total, case.tolerance), f"after {prompt!r} the whole has {whole}, its parts {total}")
+
+
+async def check_no_likelihoods(backend: Backend, case: BackendCase) -> None:
+    """A backend that tells no likelihoods says so, and answers on."""
+    try:
+        await _asked(backend, case.recipe, [Judge(case.prompts[0], case.parts)])
+    except ConfigError as error:
+        _expect(bool(str(error)), "likelihoods were refused without a reason")
+    else:
+        _expect(False, "likelihoods were told by a backend that cannot")
+    await _asked(backend, case.recipe, case.questions)
 
 
 async def check_holding(backend: Backend, case: BackendCase) -> None:

@@ -9,7 +9,7 @@ for those who want a test each. How well a strategy searches is not its business
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from evomerge.recipe.holes import Hole
@@ -22,17 +22,22 @@ Factory = Callable[[Sequence[Gene], Vector, int], Strategy]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The strategy under test, and the numbers of genes it is tried with: one, a few, many."""
+    """The strategy under test, and the numbers of genes it is tried with: one, a few, many.
+
+    With several `objectives` every promise is asked for with as many numbers in place of one.
+    """
 
     make: Factory
     few: int = 6
     many: int = 200
+    objectives: int = 1
 
     def new(self, genes: int | None = None, seed: int = 7) -> Strategy:
         """Return a new strategy."""
         number = self.few if genes is None else genes
         holes = [Gene(f"weight{i}", Hole(low=0.0, high=1.0)) for i in range(number)]
-        return self.make(holes, (0.5,) * number, seed)
+        strategy = self.make(holes, (0.5,) * number, seed)
+        return strategy if self.objectives == 1 else _Widened(strategy, self.objectives)
 
 
 Fitness = Callable[[Proposal], float | None]
@@ -42,12 +47,13 @@ Event = int | tuple[Result, ...]
 """One line of a log: a number of proposals asked for, or the results told."""
 
 
-def check_strategy(make: Factory, *, few: int = 6, many: int = 200) -> None:
+def check_strategy(make: Factory, *, few: int = 6, many: int = 200, objectives: int = 1) -> None:
     """Raise AssertionError at the first promise that the strategy breaks.
 
     `few` and `many` are numbers of genes; a strategy that cannot have many (a grid) is tried with as many as it can.
+    `objectives` is how many numbers it is told of each proposal.
     """
-    subject = Subject(make, few, many)
+    subject = Subject(make, few, many, objectives)
     for check in CHECKS:
         check(subject)
 
@@ -288,6 +294,30 @@ def _replay(strategy: Strategy, log: Sequence[Event]) -> list[Proposal]:
         else:
             strategy.tell(event)
     return asked
+
+
+class _Widened:
+    """A strategy that is told several objectives for each: the one it is given, and others that pull against it."""
+
+    def __init__(self, strategy: Strategy, objectives: int) -> None:
+        self._strategy = strategy
+        self._factors = [(-1) ** place * 2.0**-place for place in range(objectives)]
+
+    @property
+    def done(self) -> bool:
+        return self._strategy.done
+
+    def ask(self, n: int) -> list[Proposal]:
+        return self._strategy.ask(n)
+
+    def tell(self, results: Sequence[Result]) -> None:
+        self._strategy.tell([replace(result, objectives=self._several(result)) for result in results])
+
+    def finalists(self) -> list[Vector]:
+        return self._strategy.finalists()
+
+    def _several(self, result: Result) -> tuple[float, ...] | None:
+        return None if result.objectives is None else tuple(result.objectives[0] * factor for factor in self._factors)
 
 
 class _global_states:  # noqa: N801  # used like a function

@@ -1,5 +1,6 @@
 """A study on the real vLLM: one server for all of it, and whatever is killed, it ends as it would have."""
 
+import asyncio
 import os
 import random
 import signal
@@ -8,11 +9,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from evomerge.backends.local import LocalBackend
+from evomerge.backends.settings import LocalSettings
 from evomerge.backends.vllm.watch import members
+from evomerge.recipe.tree import recipe_id
+from evomerge.study.evaluate import TaskEvaluator, Work
+from evomerge.study.job import load_job
+from evomerge.study.journal import Journal
+from evomerge.study.prepare import prepare
+from evomerge.study.proxy import COMPARED
 from tests.support.study import TINY, Log, finish, log, start, write_job
 from tests.support.vllm import vllm_python, wait_for
 
@@ -139,6 +149,34 @@ def test_a_study_over_adapters_on_two_servers_goes_on_when_one_is_killed(vllm_py
     job, study = vllm_job(tmp_path, vllm_python, trials=24, gpus=2, adapters=True), tmp_path / "study"
     _kill_once(job, study, "Worker", random.Random(3))
     assert log(study) == log(whole / "study")
+
+
+def test_whole_models_are_searched_by_adapters_that_score_as_in_this_process(vllm_python: Path, tmp_path: Path) -> None:
+    job, study = vllm_job(tmp_path, vllm_python, trials=24), tmp_path / "study"
+    job.write_text(job.read_text().replace("slots: 4", "slots: 4, proxy: {rank: 16}"))
+    said = finish(job, study)
+    assert servers(study) == 1
+    assert "Rank correlation of proxy and exact scores" in said
+    ready, found = prepare(load_job(job)), log(study)
+    assert ready.proxy is not None
+    adapters = ready.proxy.known(ready.store, study)
+    recipes = [ready.space.decode(data["vector"]) for kind, _, data in found.events if kind == "ask"]
+    proxied = [ready.proxy.made(recipe, adapters) for recipe in recipes]
+    exact = [recipe for recipe in recipes if (recipe_id(recipe), "sort", "search") in found.scores]
+    assert len({recipe_id(recipe) for recipe in exact}) == 3 + COMPARED
+
+    async def rescored() -> None:
+        backend = LocalBackend(LocalSettings(device="cpu", dtype="float32", threads=1), ready.store)
+        with closing(Journal(None)) as journal:
+            evaluator = TaskEvaluator(backend, ready.tasks, journal)
+            for recipe in [*proxied, *exact]:
+                known = recipe_id(recipe)
+                for task, items in (await evaluator.evaluate(Work(recipe, known, "search"))).scores.items():
+                    ours = {item: score.score for item, score in found.scores[known, task, "search"].items()}
+                    assert ours == pytest.approx(items, abs=1e-3)
+        await backend.close()
+
+    asyncio.run(rescored())
 
 
 def test_a_port_is_free_again(undisturbed: Path) -> None:

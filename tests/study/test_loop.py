@@ -1,7 +1,7 @@
 """The one loop: order, replay, budgets, failures, stopping."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,15 @@ from evomerge.errors import BackendError, CandidateError, StudyBroken
 from evomerge.recipe.holes import Hole
 from evomerge.recipe.space import Space
 from evomerge.strategies.search.make import make_strategy
+from evomerge.strategies.search.protocol import Result
+from evomerge.strategies.search.random import RandomSearch
 from evomerge.strategies.search.settings import SearchSettings
 from evomerge.study.evaluate import Work
-from evomerge.study.fitness import Evaluated
+from evomerge.study.fitness import Cost, Evaluated
 from evomerge.study.journal import Journal
 from evomerge.study.limits import Limits, Stop
 from evomerge.study.loop import Search
+from evomerge.study.objectives import COST, MEAN
 from evomerge.study.search import identify
 
 Point = dict[str, float]
@@ -241,3 +244,69 @@ def test_the_journal_is_small() -> None:
     asyncio.run(search.run())
     size = sum(len(str(dict(event.data))) + len(event.kind) + 12 for event in journal.events())
     assert size / 20 < 2000
+
+
+class Priced(Scripted):
+    """Scores points, at a cost that pulls the other way."""
+
+    async def evaluate(self, work: Work[Point]) -> Evaluated:
+        found = await super().evaluate(work)
+        return Evaluated(found.scores, {"t": {"item": Cost(usd=work.recipe["x"] / 1000)}})
+
+
+SEVERAL = (MEAN, COST)
+
+
+def priced(journal: Journal, evaluator: Scripted, **more: Any) -> Search[Point]:
+    strategy = make_strategy(SearchSettings(strategy="de", seed=3), SPACE.genes, SPACE.start, objectives=2)
+    search = make(journal, evaluator, objectives=SEVERAL, **more)
+    search.strategy = strategy
+    return search
+
+
+def test_several_objectives_are_journalled_in_their_units_and_told_with_their_signs() -> None:
+    told: list[Result] = []
+
+    class Listening(RandomSearch):
+        def tell(self, results: Sequence[Result]) -> None:
+            told.extend(results)
+            super().tell(results)
+
+    journal = Journal(None)
+    search = make(journal, Priced(), trials=5, objectives=SEVERAL)
+    search.strategy = Listening(2, 3, [(0.5, 0.5)])
+    asyncio.run(search.run())
+    tells = [event.data for event in journal.events() if event.kind == "tell"]
+    assert [tell["objectives"]["mean"] for tell in tells] == [tell["fitness"] for tell in tells]
+    assert [trial.values for trial in search.trials] == [tell["objectives"] for tell in tells]
+    assert [tell["objectives"]["cost"] for tell in tells] == [pytest.approx(one.recipe["x"]) for one in search.trials]
+    assert [result.objectives for result in told] == [(one.values["mean"], -one.values["cost"]) for one in search.trials]
+
+
+@pytest.mark.parametrize("slots", [1, 5])
+def test_a_search_with_several_objectives_that_was_stopped_ends_as_an_undisturbed_one(slots: int) -> None:
+    steady, shaken = Journal(None), Journal(None)
+    asyncio.run(priced(steady, Priced(turns=lambda number: number % 3), trials=90, slots=slots).run())
+    for cut in (7, 30, 31, 200):
+        stop = Stop()
+
+        def interrupt(number: int, cut: int = cut, stop: Stop = stop) -> None:
+            if number == cut:
+                stop.request("enough")
+
+        evaluator = Priced(turns=lambda number: number % 5, before=interrupt)
+        asyncio.run(priced(shaken, evaluator, trials=90, slots=slots, stop=stop).run())
+    assert log(shaken) == log(steady)
+
+
+def test_one_objective_is_journalled_as_it_always_was() -> None:
+    journal = Journal(None)
+    asyncio.run(make(journal, Priced(), trials=2).run())
+    tells = [event.data for event in journal.events() if event.kind == "tell"]
+    assert set(tells[0]) == {"fitness", "standard_error", "coverage", "items", "tasks", "elapsed"}
+
+
+def test_a_trial_of_unknown_cost_has_failed_and_says_why() -> None:
+    search = priced(Journal(None), Scripted(), trials=2)
+    asyncio.run(search.run())
+    assert [trial.error for trial in search.trials] == ["the cost of item item of task t is not known"] * 2

@@ -45,8 +45,15 @@ def find_mergekit() -> Path | None:
     return python if python.exists() else None
 
 
+def find_lm_eval() -> Path | None:
+    """The Python of the environment with lm-evaluation-harness, or None."""
+    python = REPOSITORY / ".venv-lm-eval" / "bin" / "python"
+    return python if python.exists() else None
+
+
 NEEDS: Mapping[str, Need] = {
     "browser": Need(find_browser, f"install one of {', '.join(BROWSERS)}"),
+    "lm-eval": Need(find_lm_eval, "make .venv-lm-eval/.stamps/lm-eval"),
     "mergekit": Need(find_mergekit, "make .venv-mergekit/.stamps/mergekit"),
     "vllm": Need(find_vllm, "make the environment .venv-vllm"),
 }

@@ -9,6 +9,7 @@ import pytest
 from evomerge.recipe.space import Gene, Vector
 from evomerge.strategies.search import Proposal, Result, SearchSettings, Strategy, make_strategy, strategy_names
 from evomerge.strategies.search.random import RandomSearch
+from evomerge.strategies.search.registry import learning_from_several
 from evomerge.testing import strategies as suite
 from evomerge.testing.strategies import CHECKS, Subject, check_strategy
 
@@ -16,17 +17,23 @@ SIZES = {"grid": (2, 6)}
 """A grid of many genes is refused, so it is tried with few."""
 
 
-def registered(name: str) -> Subject:
+def registered(name: str, objectives: int = 1) -> Subject:
     def make(genes: Sequence[Gene], start: Vector, seed: int) -> Strategy:
-        return make_strategy(SearchSettings(strategy=name, seed=seed), genes, start)
+        return make_strategy(SearchSettings(strategy=name, seed=seed), genes, start, objectives=objectives)
 
-    return Subject(make, *SIZES.get(name, (6, 200)))
+    return Subject(make, *SIZES.get(name, (6, 200)), objectives)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", strategy_names())
 def test_every_registered_strategy_keeps_every_promise(name: str, check: Callable[[Subject], None]) -> None:
     check(registered(name))
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("name", learning_from_several())
+def test_with_several_objectives_as_well(name: str, check: Callable[[Subject], None]) -> None:
+    check(registered(name, 3))
 
 
 class Honest(RandomSearch):

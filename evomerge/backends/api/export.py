@@ -57,7 +57,7 @@ def export_ensemble(
     beside = out.with_name(f".{out.name}.{secrets.token_hex(4)}.partial")
     try:
         beside.mkdir(parents=True)
-        (beside / RECIPE).write_text(f"# An ensemble of endpoints, for `evomerge serve` and `evomerge eval`.\n{text}", encoding="utf-8")
+        (beside / RECIPE).write_text(f"# An ensemble, for `evomerge serve` and `eval`.\n{text}", encoding="utf-8")
         (beside / "README.md").write_text(_card(out.name, asked, text, card), encoding="utf-8")
         beside.replace(out)
     except OSError as error:
@@ -81,7 +81,7 @@ def _card(title: str, endpoints: Mapping[str, EndpointSettings], recipe: str, ex
         "\n".join(members),
         "## Recipe",
         f"````yaml\n{recipe}````",
-        f"`evomerge serve .` answers with it, in the dialect of OpenAI's API; `evomerge eval JOB .` scores it on the tasks "
-        f"of a job.{keys}",
+        "`evomerge serve .` answers with it, in the dialect of OpenAI's API; `evomerge eval JOB .` scores it on the "
+        f"tasks of a job.{keys}",
     ]
     return "\n\n".join([*parts, *([extra.strip()] if extra.strip() else [])]) + "\n"

@@ -23,6 +23,11 @@ from evomerge.recipe.tree import Recipe, as_weights
 if TYPE_CHECKING:
     from evomerge.backends.local.engine import Engine
 
+UNCONSTRAINED = (
+    "the embedded backend cannot hold answers to given choices; use backend: {kind: vllm}, or `score: choice`, which "
+    "compares the likelihoods of choices"
+)
+
 
 class LocalBackend:
     """Holds one recipe at a time in a model of this process; keeps the promises of `backends.protocol.Backend`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from evomerge.backends.local.backend import UNCONSTRAINED
 from evomerge.backends.local.generating import Row, generate
 from evomerge.backends.local.judging import judge
 from evomerge.backends.local.lowrank import Attached
@@ -23,7 +24,7 @@ from evomerge.backends.settings import LocalSettings
 from evomerge.backends.text import Split, Text
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact, CheckpointArtifact
 from evomerge.backends.weights.store import WeightStore
-from evomerge.errors import BackendError
+from evomerge.errors import BackendError, ConfigError
 from evomerge.exchange import Answer, Failure, Generate, Judge, Request, Usage
 from evomerge.recipe.tree import WeightRecipe, recipe_id
 
@@ -163,6 +164,8 @@ def _generate(held: _Held, requests: Sequence[tuple[int, Generate]], emit: Emit,
     text, architecture = held.folder.text, held.folder.architecture
     rows: list[Row] = []
     for index, request in requests:
+        if request.sampling.choices or request.sampling.schema is not None:
+            raise ConfigError(UNCONSTRAINED)
         prompt, most = text.prompt(request.prompt), request.sampling.max_tokens
         room = most if architecture.positions is None else architecture.positions - len(prompt)
         if not prompt:

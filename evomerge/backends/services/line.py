@@ -11,14 +11,17 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import count
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from evomerge.backends.api.client import MALFORMED_ATTEMPTS, Pace
+from evomerge.backends.api.pace import MALFORMED_ATTEMPTS, Pace
 from evomerge.backends.api.faults import Barred, Fault, Malformed, Refused, Transient, fault_of
 from evomerge.backends.api.http import Door, Reply
+from evomerge.backends.services.asked import mapped
 from evomerge.backends.services.settings import ServiceSettings
 
+R = TypeVar("R")
 _SHOWN = 300
+_NO_OBJECT = "its answer is no JSON object"
 _NOT_NOW = frozenset({429, 503})
 
 
@@ -53,14 +56,16 @@ class Line:
 
     async def tell(self, path: str) -> Any:
         """Return what the service tells at a path, parsed. Raises Fault."""
-        return await self._persist("GET", path, None)
+        return await self._persist("GET", path, None, _as_it_is)
 
-    async def ask(self, path: str, body: Mapping[str, Any], *, attempts: int | None = None) -> Mapping[str, Any]:
-        """Return the reply to a request for an answer, a JSON object. Raises the last Fault."""
-        found = await self._persist("POST", path, body, limited=True, attempts=attempts)
-        if not isinstance(found, dict):
-            raise Malformed("its answer is no JSON object")
-        return cast("Mapping[str, Any]", found)
+    async def ask(
+        self, path: str, body: Mapping[str, Any], read: Callable[[Mapping[str, Any]], R], *, attempts: int | None = None
+    ) -> R:
+        """Return what `read` makes of the reply to a request for an answer. Raises the last Fault.
+
+        A reply that `read` finds malformed is asked for again.
+        """
+        return await self._persist("POST", path, body, lambda found: read(mapped(found, _NO_OBJECT)), attempts)
 
     async def order(self, path: str, body: Mapping[str, Any]) -> None:
         """Have the service do something. Raises Refused where it does not, Barred, Transient where nobody answers."""
@@ -84,17 +89,19 @@ class Line:
         return sentence if self._key is None else sentence.replace(self._key, "…")
 
     async def _persist(
-        self, method: str, path: str, body: Any, *, limited: bool = False, attempts: int | None = None
-    ) -> Any:
+        self, method: str, path: str, body: Any, read: Callable[[Any], R], attempts: int | None = None
+    ) -> R:
+        """Ask until there is a reply that can be read, or no sense in asking again; posts keep to rate and limit."""
         pace = self._pace if attempts is None else replace(self._pace, attempts=attempts)
         for attempt in count(1):
             try:
-                async with self._slots if limited else nullcontext():
-                    if limited:
+                async with self._slots if method == "POST" else nullcontext():
+                    if method == "POST":
                         await self._rate.turn()
                     reply = await self._sent(method, path, body)
-                self._accepted(reply)
-                return _parsed(reply.body)
+                if reply.status != 200:
+                    raise self._fault(reply)
+                return read(_parsed(reply.body))
             except Transient as fault:
                 most = min(MALFORMED_ATTEMPTS, pace.attempts) if isinstance(fault, Malformed) else pace.attempts
                 if attempt >= most:
@@ -109,10 +116,6 @@ class Line:
         if method == "GET":
             return await self._door.get(url, self._headers)
         return await self._door.post(url, self._headers, body)
-
-    def _accepted(self, reply: Reply) -> None:
-        if reply.status != 200:
-            raise self._fault(reply)
 
     def _fault(self, reply: Reply) -> Fault:
         return fault_of(reply.status, reply.headers, self.hidden(complaint(reply.body)), self._pace.now())
@@ -135,3 +138,7 @@ def _parsed(body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         raise Malformed("its answer is not JSON, or cut off") from None
+
+
+def _as_it_is(found: Any) -> Any:
+    return found

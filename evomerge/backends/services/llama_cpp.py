@@ -8,7 +8,7 @@ scales never share a batch. It tells no likelihoods of a given text.
 Source: tools/server/README.md of llama.cpp (`/completion`, `/v1/chat/completions`, `/lora-adapters`, `/props`).
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import PurePath
@@ -87,12 +87,9 @@ class LlamaCpp:
         body = {**_sampled(sampling), "lora": scales}
         if messages is not None:
             body |= {"messages": messages, "max_tokens": sampling.max_tokens}
-            return completed(await self._line.ask("/v1/chat/completions", body), sampling)
+            return await self._line.ask("/v1/chat/completions", body, partial(completed, sampling=sampling))
         body |= {"prompt": request.prompt, "n_predict": sampling.max_tokens}
-        reply = await self._line.ask("/completion", body)
-        limited = reply.get("stop_type") == "limit" or bool(reply.get("truncated"))
-        read, written = reply.get("tokens_evaluated"), reply.get("tokens_predicted")
-        return answered(reply.get("content"), sampling, limited=limited, read=read, written=written)
+        return await self._line.ask("/completion", body, partial(_completed, sampling=sampling))
 
 
 def _sampled(sampling: Sampling) -> dict[str, Any]:
@@ -108,3 +105,10 @@ def _sampled(sampling: Sampling) -> dict[str, Any]:
         "stream": False,
     }
     return keys if sampling.seed is None else {**keys, "seed": sampling.seed}
+
+
+def _completed(reply: Mapping[str, Any], sampling: Sampling) -> Answer:
+    """Return the answer of `/completion`. Raises Malformed."""
+    limited = reply.get("stop_type") == "limit" or bool(reply.get("truncated"))
+    read, written = reply.get("tokens_evaluated"), reply.get("tokens_predicted")
+    return answered(reply.get("content"), sampling, limited=limited, read=read, written=written)

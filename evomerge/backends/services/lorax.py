@@ -10,10 +10,10 @@ server/lorax_server/utils/merges of LoRAX. Its OpenAI routes know no merges, so 
 """
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from evomerge.backends.api.faults import Fault, Malformed
 from evomerge.backends.services.asked import answered, listed, mapped, turns
@@ -21,10 +21,11 @@ from evomerge.backends.services.dialect import Ask, number, refused_parameters, 
 from evomerge.backends.services.judging import Prompts, Read, judged
 from evomerge.backends.services.line import Line
 from evomerge.backends.services.offer import Offer
-from evomerge.exchange import Answer, Failure, Generate, Judge, Request, Sampling
+from evomerge.exchange import Answer, Failure, Judge, Request, Sampling
 from evomerge.recipe.served import ServedMerge
 
 METHODS = frozenset({"linear", "ties", "dare_linear", "dare_ties"})
+R = TypeVar("R")
 _TRIED = "1"
 _TRIALS = 2
 _STOPS = 4
@@ -99,7 +100,7 @@ class Lorax:
 
     async def _tried(self, named: Mapping[str, Any]) -> str | None:
         try:
-            await self._asked(_TRIED, {"max_new_tokens": 1, **named}, attempts=_TRIALS)
+            await self._asked(_TRIED, {"max_new_tokens": 1, **named}, _details, attempts=_TRIALS)
         except Fault as fault:
             return str(fault)
         return None
@@ -107,34 +108,29 @@ class Lorax:
     async def _ask(self, named: Mapping[str, Any], request: Request) -> Answer:
         if isinstance(request, Judge):
             return await judged(request, self._prompts, partial(self._read, named=named))
-        if len(request.sampling.stop) > _STOPS:
-            return Answer(failure=Failure("refused", f"LoRAX takes {_STOPS} stop strings at most"))
-        return await self._generated(request, named)
-
-    async def _generated(self, request: Generate, named: Mapping[str, Any]) -> Answer:
         sampling, messages = request.sampling, turns(request.prompt)
+        if len(sampling.stop) > _STOPS:
+            return Answer(failure=Failure("refused", f"LoRAX takes {_STOPS} stop strings at most"))
         inputs = request.prompt if messages is None else json.dumps(messages)
         chat = {} if messages is None else {"apply_chat_template": True}
-        reply = await self._asked(inputs, {**_sampled(sampling), **chat, **named})
-        details = _details(reply)
-        limited = details.get("finish_reason") == "length"
-        read, written = details.get("prompt_tokens"), details.get("generated_tokens")
-        return answered(reply.get("generated_text"), sampling, limited=limited, read=read, written=written)
+        return await self._asked(inputs, {**_sampled(sampling), **chat, **named}, partial(_generated, sampling=sampling))
 
     async def _tokens(self, prompt: str) -> list[int]:
         return [token for token, _ in await self._read(prompt, {})]
 
     async def _read(self, text: str, named: Mapping[str, Any]) -> Read:
         """Return the tokens of a text with their log-probabilities; the one token that follows is not used."""
-        details = _details(await self._asked(text, {"max_new_tokens": 1, "decoder_input_details": True, **named}))
-        prefill = listed(details.get("prefill"), "it sent no likelihoods of the prompt")
-        return [(int(one["id"]), None if at == 0 else _logprob(one.get("logprob"))) for at, one in enumerate(prefill)]
+        return await self._asked(text, {"max_new_tokens": 1, "decoder_input_details": True, **named}, _prefilled)
 
     async def _asked(
-        self, inputs: Any, parameters: Mapping[str, Any], attempts: int | None = None
-    ) -> Mapping[str, Any]:
+        self,
+        inputs: Any,
+        parameters: Mapping[str, Any],
+        read: Callable[[Mapping[str, Any]], R],
+        attempts: int | None = None,
+    ) -> R:
         body = {"inputs": inputs, "parameters": {"details": True, "return_full_text": False, **parameters}}
-        return await self._line.ask("/generate", body, attempts=attempts)
+        return await self._line.ask("/generate", body, read, attempts=attempts)
 
 
 def _sampled(sampling: Sampling) -> dict[str, Any]:
@@ -151,8 +147,30 @@ def _sampled(sampling: Sampling) -> dict[str, Any]:
     return keys
 
 
+def _generated(reply: Mapping[str, Any], sampling: Sampling) -> Answer:
+    """Return the answer of `/generate`. Raises Malformed."""
+    details = _details(reply)
+    limited = details.get("finish_reason") == "length"
+    read, written = details.get("prompt_tokens"), details.get("generated_tokens")
+    return answered(reply.get("generated_text"), sampling, limited=limited, read=read, written=written)
+
+
+def _prefilled(reply: Mapping[str, Any]) -> Read:
+    """Return the tokens of what was read, and their log-probabilities but for the first. Raises Malformed."""
+    prefill = listed(_details(reply).get("prefill"), "it sent no likelihoods of the prompt")
+    if not prefill:
+        raise Malformed("it sent no likelihoods of the prompt")
+    return [(_token(one.get("id")), None if at == 0 else _logprob(one.get("logprob"))) for at, one in enumerate(prefill)]
+
+
 def _details(reply: Mapping[str, Any]) -> Mapping[str, Any]:
     return mapped(reply.get("details"), "its answer holds no details")
+
+
+def _token(value: Any) -> int:
+    if not isinstance(value, int):
+        raise Malformed("a token of its is no number")
+    return value
 
 
 def _logprob(value: Any) -> float:

@@ -183,27 +183,20 @@ class Vllm:
     async def _generated(self, name: str, request: Generate) -> Answer:
         sampling, messages = request.sampling, turns(request.prompt)
         body = {"model": name, "max_tokens": sampling.max_tokens, **_sampled(sampling)}
+        read = partial(completed, sampling=sampling)
         if messages is None:
-            return completed(await self._line.ask("/v1/completions", body | {"prompt": request.prompt}), sampling)
-        return completed(await self._line.ask("/v1/chat/completions", body | {"messages": messages}), sampling)
+            return await self._line.ask("/v1/completions", body | {"prompt": request.prompt}, read)
+        return await self._line.ask("/v1/chat/completions", body | {"messages": messages}, read)
 
     async def _tokens(self, text: str) -> Sequence[int]:
         """Return the server's own tokens of a text."""
-        reply = await self._line.ask("/tokenize", {"prompt": text, "add_special_tokens": True})
-        found: Any = reply.get("tokens")
-        if not isinstance(found, list):
-            raise Malformed("it sent no tokens")
-        return cast("list[int]", found)
+        return await self._line.ask("/tokenize", {"prompt": text, "add_special_tokens": True}, _tokenized)
 
     async def _read(self, name: str, text: str) -> Read:
         """Return the tokens of a text with their log-probabilities; the one token that follows is not used."""
         ids = await self._prompts.tokens(text)
         body = {"model": name, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-        told: Any = first((await self._line.ask("/v1/completions", body)).get("choices")).get("prompt_logprobs")
-        if not isinstance(told, list) or len(cast("list[Any]", told)) != len(ids):
-            raise Malformed("it sent no likelihoods of the prompt")
-        given = cast("list[Mapping[str, Mapping[str, float]] | None]", told)
-        return [(one, None if of is None else of[str(one)]["logprob"]) for one, of in zip(ids, given, strict=True)]
+        return await self._line.ask("/v1/completions", body, partial(_prefilled, ids=ids))
 
 
 def _alone(recipe: ServedMerge) -> bool:
@@ -217,3 +210,23 @@ def _sampled(sampling: Sampling) -> dict[str, Any]:
     if stops := [stop for stop in sampling.stop if stop]:
         keys["stop"] = stops
     return keys if sampling.seed is None else {**keys, "seed": sampling.seed}
+
+
+def _tokenized(reply: Mapping[str, Any]) -> Sequence[int]:
+    """Return the tokens of a text. Raises Malformed."""
+    found: Any = reply.get("tokens")
+    if not isinstance(found, list):
+        raise Malformed("it sent no tokens")
+    return cast("list[int]", found)
+
+
+def _prefilled(reply: Mapping[str, Any], ids: Sequence[int]) -> Read:
+    """Return the tokens of what was read, and their log-probabilities but for the first. Raises Malformed."""
+    told: Any = first(reply.get("choices")).get("prompt_logprobs")
+    if not isinstance(told, list) or len(cast("list[Any]", told)) != len(ids):
+        raise Malformed("it sent no likelihoods of the prompt")
+    given = cast("list[Mapping[str, Mapping[str, float]] | None]", told)
+    try:
+        return [(one, None if of is None else of[str(one)]["logprob"]) for one, of in zip(ids, given, strict=True)]
+    except KeyError:
+        raise Malformed("it sent likelihoods of other tokens than it was asked") from None

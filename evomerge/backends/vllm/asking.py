@@ -69,6 +69,10 @@ class Speaker:
             body["stop"] = [stop for stop in sampling.stop if stop]
         if sampling.seed is not None:
             body["seed"] = sampling.seed
+        if sampling.choices:
+            body["structured_outputs"] = {"choice": list(sampling.choices)}
+        elif sampling.schema is not None:
+            body["structured_outputs"] = {"json": sampling.schema}
         return body
 
     def generated(self, request: Generate, reply: Mapping[str, Any]) -> Answer:

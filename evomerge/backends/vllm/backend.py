@@ -18,7 +18,7 @@ from evomerge.backends.protocol import Placement, Unsupported
 from evomerge.backends.vllm.adapters import AdapterRoom, zeros
 from evomerge.backends.vllm.asking import Speaker
 from evomerge.backends.vllm.link import Link, Refused
-from evomerge.backends.vllm.serving import Serving
+from evomerge.backends.vllm.serving import NO_LIKELIHOODS, Serving
 from evomerge.backends.vllm.turns import Turns
 from evomerge.backends.vllm.wire import to_wire
 from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact, LowRank
@@ -214,7 +214,8 @@ class VllmBackend:
     async def _model(self, link: Link, name: str, salt: str, behaviour: Path) -> AsyncGenerator["VllmModel"]:
         if behaviour not in self._speakers:
             self._speakers[behaviour] = await asyncio.to_thread(Speaker.of, behaviour, self._served[1])
-        model = VllmModel(link, name, salt, self._speakers[behaviour], self._width)
+        judges = not self._serving.changes_head
+        model = VllmModel(link, name, salt, self._speakers[behaviour], self._width, judges=judges)
         try:
             yield model
         finally:
@@ -224,8 +225,8 @@ class VllmBackend:
 class VllmModel:
     """A recipe that can be asked, until `hold` is left."""
 
-    def __init__(self, link: Link, name: str, salt: str, speaker: Speaker, width: int) -> None:
-        self._link, self._speaker = link, speaker
+    def __init__(self, link: Link, name: str, salt: str, speaker: Speaker, width: int, *, judges: bool) -> None:
+        self._link, self._speaker, self._judges = link, speaker, judges
         self._always = {"model": name, "cache_salt": salt}
         self._under_way = InFlight(self._ask, width)
 
@@ -233,7 +234,7 @@ class VllmModel:
         """Answer one batch; yields (index into `requests`, answer) as answers come, each index once.
 
         Raises CandidateError where the model gives no numbers, BackendError where the server failed, and ConfigError
-        for messages where the tokenizer has no chat template.
+        for messages where the tokenizer has no chat template, and for likelihoods where vLLM would tell none.
         """
         return self._under_way.answers(requests)
 
@@ -242,6 +243,8 @@ class VllmModel:
         await self._under_way.stop()
 
     async def _ask(self, request: Request) -> Answer:
+        if isinstance(request, Judge) and not self._judges:  # on a CPU the engine would die of it
+            raise ConfigError(f"backend: {NO_LIKELIHOODS}")
         refusal = self._speaker.refusal(request)
         if refusal is not None:
             return refusal

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +13,11 @@ from evomerge.backends.protocol import Backend, Placement, Unsupported
 from evomerge.backends.vllm.adapters import AdapterRoom
 from evomerge.backends.vllm.backend import VllmBackend
 from evomerge.backends.vllm.fitting import fits
+from evomerge.backends.vllm.gpus import has_gpu, where
 from evomerge.backends.vllm.remote import Offer, Remote, offered
 from evomerge.backends.vllm.residence import Wish, plan
 from evomerge.backends.vllm.server import Adapters, Server
-from evomerge.backends.vllm.serving import WIDEST, Serving, serving
+from evomerge.backends.vllm.serving import NO_LIKELIHOODS, WIDEST, Serving, serving, without_head
 from evomerge.backends.vllm.settings import VllmSettings
 from evomerge.backends.vllm.wire import to_wire
 from evomerge.backends.weights.artifact import AdapterArtifact, Artifact
@@ -24,21 +26,12 @@ from evomerge.backends.weights.tensors import read_json
 from evomerge.errors import BackendError, ConfigError
 from evomerge.recipe.tree import WeightRecipe, sources
 
-GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
-"""What is there where a driver of NVIDIA's or AMD's is."""
-
-
 _KEPT: Mapping[Wish, str] = {
     "auto": "GPU memory where they fit, else the host's",
     "gpu": "GPU memory",
     "pinned": "pinned memory of the host",
     "files": "mapped files",
 }
-
-
-def has_gpu() -> bool:
-    """Return whether this machine has a GPU that vLLM may use."""
-    return any(device.exists() for device in GPUS)
 
 
 def vllm_backend(
@@ -49,13 +42,19 @@ def vllm_backend(
     root: Path,
     folder: Path,
     environment: Mapping[str, str],
+    judged: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Backend:
     """Return the backend for recipes without holes, of which the first is typical of a search. Nothing is started.
 
-    `root` is the job's folder, `folder` the study's, where logs go; `tell` hears what servers do. Raises ConfigError.
+    `root` is the job's folder, `folder` the study's, where logs go; `judged` says whether likelihoods will be asked
+    for; `tell` hears what servers do. Raises ConfigError.
     """
     what = serving(store, recipes)
+    if settings.proxy is not None:
+        what = without_head(what)
+    if judged and what.changes_head:
+        raise ConfigError(f"backend: {NO_LIKELIHOODS}")
     opening = None if what.adapters else {"recipe": to_wire(recipes[0]), "experts": settings.experts}
     key = None if settings.api_key_env is None else environment.get(settings.api_key_env, "").strip()
     if settings.url is not None:
@@ -112,14 +111,17 @@ class _OfServer:
         self._store, self._what, self._dtype = store, what, dtype
         self._experts: Wish = experts
 
+    @cached_property
+    def _where(self) -> str:
+        return where()
+
     def __call__(self, recipe: WeightRecipe) -> Placement | Unsupported:
         artifact = self._store.artifact(recipe)
         refused = _refused(artifact, self._what)
         if refused is not None:
             return Unsupported(refused)
-        where = "a GPU" if has_gpu() else "the CPU"
         if isinstance(artifact, AdapterArtifact):
-            words = f"an adapter of rank {artifact.rank}, not merged, beside its base in a vLLM server on {where}"
+            words = f"an adapter of rank {artifact.rank}, not merged, beside its base in a vLLM server on {self._where}"
             return Placement(f"{words}, in {self._dtype}", artifact.size, self._dtype)
         opened = {source.model: self._store.opened(source) for source in sources(recipe)}
         sizes = {name: sum(tensor.size for tensor in model.stored.values()) for name, model in opened.items()}
@@ -128,7 +130,8 @@ class _OfServer:
             plan(sizes, None, 0, self._experts)
         kept = _KEPT[self._experts] if has_gpu() else _KEPT["files"]
         words = f"a checkpoint, merged from {len(sizes)} models of {read / 1e6:,.1f} MB (in {kept})"
-        return Placement(f"{words} into a running vLLM server on {where}, in {self._dtype}", artifact.size, self._dtype)
+        words += f" into a running vLLM server on {self._where}, in {self._dtype}"
+        return Placement(words, artifact.size, self._dtype)
 
 
 class _OfOffer:

@@ -1,18 +1,24 @@
 """What a server has to serve for some recipes: which folder it starts from, whether adapters, how wide they may be."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.backends.weights.artifact import AdapterArtifact, CheckpointArtifact
-from evomerge.backends.weights.models import is_linear, module_of
+from evomerge.backends.weights.checkpoint import HEAD
+from evomerge.backends.weights.models import is_linear, module_of, weight_of
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError
 from evomerge.recipe.tree import Input, Merge, Source, WeightRecipe, sources
 
 WIDEST = 512
 """The widest adapter that vLLM takes."""
+
+NO_LIKELIHOODS = (
+    "adapters of the recipe change the output head, and where one may, vLLM tells no likelihoods of a prompt; score "
+    "generated answers (no `likelihood` and no `choice`), or use the backend local"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,11 @@ class Serving:
     def adapters(self) -> bool:
         """Whether adapters are loaded beside the base."""
         return bool(self.modules)
+
+    @property
+    def changes_head(self) -> bool:
+        """Whether adapters may change the output head."""
+        return module_of(HEAD) in self.modules
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -60,6 +71,11 @@ def serving(store: WeightStore, recipes: Sequence[WeightRecipe]) -> Serving:
     whole = [source for source in sources(recipe) if not store.is_adapter(source)]
     base = next((source for source in whole if store.folder(source) == artifact.skeleton), None)
     return Serving(artifact.skeleton, None if artifact.config else base, artifact.config, {}, 0)
+
+
+def without_head(what: Serving) -> Serving:
+    """Return what is served where no adapter changes the output head, and likelihoods can be asked for."""
+    return replace(what, modules={name: shape for name, shape in what.modules.items() if weight_of(name) != HEAD})
 
 
 def _modules(store: WeightStore, recipe: WeightRecipe) -> dict[str, tuple[int, int]]:

@@ -31,6 +31,13 @@ OURS = frozenset(
 Argument = str | int | float | bool | list[str | int | float]
 
 
+class ProxySettings(Settings):
+    """Adapters that stand for whole models in a search."""
+
+    rank: int = Field(default=64, ge=1, le=512)
+    """Rank of each model's adapter. More lacks less of the model's change, and takes more time and memory."""
+
+
 class VllmSettings(Settings):
     """A vLLM server: one that is started for the study, or with `url` one that is there already."""
 
@@ -52,6 +59,10 @@ class VllmSettings(Settings):
     experts: Literal["auto", "gpu", "pinned", "files"] = "auto"
     """Where base and experts of a merge stay: in `gpu` memory, in `pinned` memory of the host, or in mapped `files`;
     `auto` takes the first of them with room."""
+
+    proxy: ProxySettings | None = None
+    """Search whole models by adapters of low rank, `slots` at a time: each model's change to the base is extracted once.
+    Finalists and baselines are scored exactly, and how well the two agree is reported. For weighted sums only."""
 
     args: dict[str, Argument] = Field(default_factory=dict[str, Argument])
     """Further arguments of vLLM's server, as in `{max-model-len: 4096, gpu-memory-utilization: 0.8}`; true for those

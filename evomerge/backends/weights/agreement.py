@@ -123,7 +123,7 @@ def _check_factored(models: Models, merge: Merge) -> None:
         if base.config.get("model_type") in _TRANSPOSED and not models.all_adapters(merge):
             raise SourceError(
                 f"{base.folder / 'config.json'}: models of the type {base.config['model_type']} have their weights "
-                "transposed, and their change is not factored; remove refactor"
+                "transposed, and their change is not factored; leave out refactor, or proxy"
             )
 
 

@@ -23,6 +23,11 @@ class Loss:
     total: float
 
     @property
+    def outside(self) -> float:
+        """The share of the change in all tensors together that the adapter does not carry."""
+        return sum(share**2 for share in self.left_out.values()) ** 0.5
+
+    @property
     def worst(self) -> str:
         """The module with the largest relative error."""
         return max(self.modules, key=lambda name: self.modules[name])

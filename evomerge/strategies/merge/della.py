@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evomerge.errors import CandidateError
 from evomerge.strategies.merge.averages import summed
 from evomerge.strategies.merge.magnitudes import bins
-from evomerge.strategies.merge.masks import drop_each_, expert_key, highest_kept_each
+from evomerge.strategies.merge.masks import drop_each_, expert_key
 from evomerge.strategies.merge.parameters import MERGE_FUNC, RESCALE, SCALE, SIGNED_WEIGHT, normalize
 from evomerge.strategies.merge.protocol import Needs, Parameter, Parameters, TensorContext
 from evomerge.strategies.merge.registry import method
@@ -61,7 +61,7 @@ def span_of_chances(count: int, density: float, epsilon: float) -> tuple[float, 
 
 
 def chances(count: int, density: float, epsilon: float) -> "Tensor":
-    """Return the chance to be kept of a row's entries, the largest first: float64 of shape (count,).
+    """Return the chance to be kept of a row's entries, the largest first: float32 of shape (count,).
 
     They fall evenly from density + epsilon to density - epsilon; a single entry has the density. Raises what
     `span_of_chances` raises.
@@ -69,7 +69,7 @@ def chances(count: int, density: float, epsilon: float) -> "Tensor":
     import torch
 
     lowest, step = span_of_chances(count, density, epsilon)
-    rank = torch.arange(count - 1, -1, -1, dtype=torch.float64)
+    rank = torch.arange(count - 1, -1, -1, dtype=torch.float32)
     return rank.mul_(step).add_(lowest).clamp_(max=1)
 
 
@@ -85,11 +85,11 @@ def _dropped(
     matrix = as_rows(delta)
     rows, columns = matrix.shape
     kept_with = chances(columns, float(own["density"]), float(own["epsilon"])).to(delta.device)
-    highest, growth = highest_kept_each(kept_with), kept_with.reciprocal().to(delta.dtype)
+    growth = kept_with.to(delta.dtype).reciprocal()
     for block in row_blocks(rows, columns):
         part = matrix[block]
         order = _by_magnitude(part)
-        drop_each_(part.view(-1), key, _placed(order, highest), offset=block.start * columns)
+        drop_each_(part.view(-1), key, _placed(order, kept_with), offset=block.start * columns)
         if not l1:
             part.mul_(_placed(order, growth).view_as(part))
     return with_mass_(delta, before) if l1 else delta

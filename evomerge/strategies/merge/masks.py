@@ -44,13 +44,17 @@ def drop_(flat: "Tensor", key: int, density: float, *, offset: int = 0) -> "Tens
     return flat
 
 
-def drop_each_(flat: "Tensor", key: int, highest: "Tensor", *, offset: int = 0) -> "Tensor":
-    """The same as `drop_`, with a density for each element.
+def drop_each_(flat: "Tensor", key: int, densities: "Tensor", *, offset: int = 0) -> "Tensor":
+    """The same as `drop_`, with a density for each element: float32 of the shape of `flat`.
 
-    `highest` has their `highest_kept` (or what `highest_kept_each` returns), int32 of the shape of `flat`.
+    Compared are 2^32 u and 2^32 times the density, both rounded to float32, and equal ones are kept: so a density of 1
+    keeps all, and no chance is off by more than a part in 2^24.
     """
+    import torch
+
     for span, halves in _halves(flat, key, offset):
-        flat[span].mul_(halves <= highest[span])
+        numbers = halves.to(torch.int64).add_(1 << 31).to(torch.float32)
+        flat[span].mul_(numbers <= densities[span].mul(float(1 << 32)))
     return flat
 
 
@@ -86,13 +90,6 @@ def _fill(words: "Tensor", scratch: "Tensor", ramp: "Tensor", start: int) -> Non
 def highest_kept(density: float) -> int:
     """Return the largest int32 h whose u = (h + 2^31) / 2^32 is below the density."""
     return math.ceil(density * (1 << 32)) - 1 - (1 << 31)
-
-
-def highest_kept_each(densities: "Tensor") -> "Tensor":
-    """Return `highest_kept` of densities above 0 and at most 1, given in float64, as int32."""
-    import torch
-
-    return densities.mul(1 << 32).ceil_().sub_(1 + (1 << 31)).to(torch.int32)
 
 
 def _signed(word: int) -> int:

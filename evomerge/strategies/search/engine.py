@@ -42,7 +42,7 @@ class Optimizer(Protocol):
         """Return a new point."""
         ...
 
-    def tell(self, candidate: Candidate, loss: float) -> None:
+    def tell(self, candidate: Candidate, loss: float | list[float]) -> None:
         """Learn from a point, its own or a foreign one."""
         ...
 
@@ -73,7 +73,8 @@ class NevergradSearch(Ledger):
         self._candidates[number] = candidate
         return self._vector(candidate)
 
-    def _learn(self, number: int, vector: Vector, fitness: float | None) -> None:
+    def _learn(self, number: int, vector: Vector, objectives: tuple[float, ...] | None) -> None:
+        fitness = None if objectives is None else objectives[0]
         candidate = self._candidates.pop(number, None)
         if candidate is None:
             candidate = foreign(self._optimizer, vector)
@@ -89,7 +90,7 @@ class NevergradSearch(Ledger):
         else:
             self._waiting.append(candidate)
 
-    def _tell(self, candidate: Candidate, loss: float) -> None:
+    def _tell(self, candidate: Candidate, loss: float | list[float]) -> None:
         import numpy as np
 
         with np.errstate(all="ignore"):  # a flat fitness makes statistics of 0/0, which the optimizers survive

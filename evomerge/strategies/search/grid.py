@@ -22,6 +22,8 @@ LARGEST = 100_000
 class GridSearch(Ledger):
     """All points of the grid in a shuffled order, after the suggestions."""
 
+    several = True
+
     def __init__(self, points: Sequence[Vector], seed: int, first: Sequence[Vector]) -> None:
         import numpy as np
 
@@ -38,7 +40,7 @@ class GridSearch(Ledger):
     def _propose(self, number: int) -> Vector:
         return self._points[number - len(self._opening)]
 
-    def _learn(self, number: int, vector: Vector, fitness: float | None) -> None:
+    def _learn(self, number: int, vector: Vector, objectives: tuple[float, ...] | None) -> None:
         pass
 
 
@@ -102,7 +104,7 @@ def _conditions(gene: Gene, order: Mapping[str, int]) -> dict[int, tuple[Scalar,
     return found
 
 
-@strategy("grid", settings=("steps",))
+@strategy("grid", settings=("steps",), several="same")
 def make_grid(
     settings: StrategySettings,
     genes: Sequence[Gene],

@@ -14,6 +14,8 @@ from evomerge.strategies.search.registry import strategy
 class RandomSearch(Ledger):
     """Independent uniform points; the generator is numpy's PCG64, so they agree between machines."""
 
+    several = True
+
     def __init__(self, genes: int, seed: int, first: Sequence[Vector]) -> None:
         import numpy as np
 
@@ -24,11 +26,11 @@ class RandomSearch(Ledger):
     def _propose(self, number: int) -> Vector:  # noqa: ARG002  # points do not depend on their number
         return tuple(self._generator.random(self._genes).tolist())
 
-    def _learn(self, number: int, vector: Vector, fitness: float | None) -> None:
+    def _learn(self, number: int, vector: Vector, objectives: tuple[float, ...] | None) -> None:
         pass
 
 
-@strategy("random")
+@strategy("random", several="same")
 def make_random(
     settings: StrategySettings, genes: Sequence[Gene], start: Vector, suggestions: Sequence[Vector]
 ) -> Strategy:

@@ -11,6 +11,7 @@ import importlib.metadata
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from evomerge.strategies.search.protocol import Factory
 
@@ -20,18 +21,27 @@ _OURS = ("cma", "de", "grid", "pso", "random", "tbpsa")
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """A strategy's name, the settings it reads besides the seed, and how it is made."""
+    """A strategy's name, the settings it reads besides the seed, and how it is made.
+
+    `several` makes it for several objectives; None where it learns from one number only.
+    """
 
     name: str
     settings: frozenset[str]
     make: Factory
+    several: Factory | None = None
 
 
 _registry: dict[str, Registered] = {}
 
 
-def strategy(name: str, *, settings: Sequence[str] = ()) -> Callable[[Factory], Factory]:
+def strategy(
+    name: str, *, settings: Sequence[str] = (), several: Factory | Literal["same"] | None = None
+) -> Callable[[Factory], Factory]:
     """Register a factory under `name`; `settings` are the fields of `StrategySettings` that it reads besides the seed.
+
+    `several` is another factory for searches with several objectives, or "same" where this one does for them too;
+    without it such searches are refused.
 
     Raises ValueError for a name that is taken.
     """
@@ -39,7 +49,8 @@ def strategy(name: str, *, settings: Sequence[str] = ()) -> Callable[[Factory], 
     def register(make: Factory) -> Factory:
         if name in _registry:
             raise ValueError(f"there is already a search strategy named '{name}'")
-        _registry[name] = Registered(name, frozenset(settings), make)
+        many = make if several == "same" else several
+        _registry[name] = Registered(name, frozenset(settings), make, many)
         return make
 
     return register
@@ -65,6 +76,11 @@ def strategy_names() -> tuple[str, ...]:
     """Return the names of all strategies, sorted."""
     _load()
     return tuple(sorted(_registry))
+
+
+def learning_from_several() -> tuple[str, ...]:
+    """Return the names of the strategies that learn from several objectives, sorted."""
+    return tuple(name for name in strategy_names() if _registry[name].several is not None)
 
 
 def find(name: str) -> Registered:

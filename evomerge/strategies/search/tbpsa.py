@@ -24,11 +24,11 @@ class TBPSA(NevergradSearch):
         super().__init__(optimizer, len(start), first, "as the worst")
         self._start = start
 
-    def _learn(self, number: int, vector: Vector, fitness: float | None) -> None:
+    def _learn(self, number: int, vector: Vector, objectives: tuple[float, ...] | None) -> None:
         # A point's distance from the centre is taken for its step, and one step of zero ends all movement: the
         # steps are averaged in the logarithm. So the start, which is the centre, is not told.
         if number >= len(self._opening) or vector != self._start:
-            super()._learn(number, vector, fitness)
+            super()._learn(number, vector, objectives)
 
     def finalists(self) -> list[Vector]:
         """Return the centre of the distribution, once it has moved."""

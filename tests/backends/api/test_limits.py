@@ -75,7 +75,7 @@ def test_what_was_not_used_comes_back() -> None:
     limits = Limits(None, 600, clock.pace())
     asyncio.run(corrected(limits))
     asyncio.run(limits.take(100))
-    assert clock.time == pytest.approx(9.0, abs=1.1)  # 200 tokens were used, where 100 were there at the start
+    assert clock.time == pytest.approx(9.0, abs=1.1)
 
 
 def test_whoever_gives_up_waiting_holds_up_nobody() -> None:

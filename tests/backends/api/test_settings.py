@@ -80,7 +80,7 @@ def test_the_fingerprint_is_of_what_decides_the_answers_alone() -> None:
         endpoint(structured="structured_outputs"),
     ]
     assert len({plain, *(other.fingerprint for other in others)}) == 1 + len(others)
-    assert plain == "PRINT"
+    assert plain == "8cd6b6c436b89fbf"  # as it always was: journals name it
 
 
 def test_keys_come_from_the_environment() -> None:

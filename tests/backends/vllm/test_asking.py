@@ -117,3 +117,11 @@ def test_an_answer_ends_where_the_models_own_files_say(
     if generation is not None:
         (tmp_path / "generation_config.json").write_text(json.dumps(generation), encoding="utf-8")
     assert set(Speaker.of(tmp_path, None).ends) == ends
+
+
+def test_choices_and_schemas_hold_an_answer(speaker: Speaker) -> None:
+    chosen = speaker.generating(Generate(PROMPT, Sampling(5, choices=("yes", "no"))))
+    assert chosen["structured_outputs"] == {"choice": ["yes", "no"]}
+    fitting = speaker.generating(Generate(PROMPT, Sampling(5, schema='{"type": "integer"}')))
+    assert fitting["structured_outputs"] == {"json": '{"type": "integer"}'}
+    assert "structured_outputs" not in speaker.generating(Generate(PROMPT, Sampling(5)))

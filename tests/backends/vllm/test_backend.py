@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 
 from evomerge.backends.local import LocalBackend
 from evomerge.backends.protocol import Backend, Placement, Unsupported
@@ -19,6 +20,8 @@ from evomerge.backends.vllm.backend import VllmBackend
 from evomerge.backends.vllm.make import vllm_backend
 from evomerge.backends.vllm.server import Server
 from evomerge.backends.vllm.settings import VllmSettings
+from evomerge.backends.weights.adapter_folder import write_adapter
+from evomerge.backends.weights.artifact import LowRank
 from evomerge.backends.weights.store import WeightStore
 from evomerge.errors import CandidateError, ConfigError
 from evomerge.exchange import Answer, Generate, Judge, Message, Request, Sampling
@@ -106,12 +109,30 @@ def test_whole_models_are_swapped_into_one_engine(vllm_python: Path, tmp_path: P
         again = [await asked(backend, recipe) for recipe in (WHOLE, OTHER, BASE)]
         for ours, theirs in zip(again, await embedded(WHOLE, OTHER, BASE), strict=True):
             agree(ours, theirs)
+        await _held_to_a_form(backend)
         long = [Generate(f"{prompt}{number}", Sampling(2)) for number in range(300) for prompt in PROMPTS]
         assert all(answer.text is not None for answer in await asked(backend, WHOLE, long))
         await check_backend(backend, case)
         assert starts(backend) == 1
 
     run(backend, work)
+
+
+async def _held_to_a_form(backend: Backend) -> None:
+    """Answers are among the choices, the likeliest of them, and fit the schema, where they may be as long as they are."""
+    choices = ("abc", "cba", "9", "b b")
+    asked_for = [Generate(prompt, Sampling(20, choices=choices)) for prompt in PROMPTS]
+    found = await asked(backend, WHOLE, asked_for)
+    assert {answer.text for answer in found} <= set(choices)
+    assert {answer.finish for answer in found} == {"stop"}
+    assert found[0].text == "cba"
+    schema = json.dumps({"type": "object", "properties": {"n": {"type": "boolean"}}, "required": ["n"]})
+    (one,) = await asked(backend, WHOLE, [Generate("a", Sampling(40, schema=schema))])
+    assert one.text is not None
+    if one.finish == "stop":
+        assert isinstance(json.loads(one.text)["n"], bool)
+    else:
+        assert one.text.lstrip().startswith("{")
 
 
 @pytest.mark.slow
@@ -200,3 +221,33 @@ def test_an_adapter_wider_than_the_room_is_a_candidate_that_cannot_be(tmp_path: 
             await asyncio.to_thread(backend._written, "name", LOW, BASE, STORE.artifact(LOW))  # pyright: ignore[reportArgumentType]
 
     run(backend, work)
+
+
+def headed(folder: Path) -> WeightRecipe:
+    """Return an adapter of the output head."""
+    folder.mkdir()
+    rows, columns = 100, 128
+    head = LowRank(a=torch.ones(2, columns), b=torch.zeros(rows, 2))
+    write_adapter(folder, {"lm_head": head}, source("base"), ["lm_head"])
+    return STORE.resolve(Merge("task_arithmetic", (Input(Source(str(folder))),), source("base")), folder)
+
+
+def test_likelihoods_under_an_adapter_of_the_output_head_are_refused_before_anything_is_started(tmp_path: Path) -> None:
+    recipe = headed(tmp_path / "head")
+    settings = VllmSettings.model_validate({"kind": "vllm", "python": sys.executable})
+
+    def make(recipe: WeightRecipe, *, judged: bool) -> Backend:
+        return vllm_backend(settings, STORE, [recipe], root=TINY, folder=tmp_path, environment={}, judged=judged)
+
+    with pytest.raises(ConfigError, match="change the output head.*no likelihoods"):
+        make(recipe, judged=True)
+    backend = cast(VllmBackend, make(recipe, judged=False))
+    assert "lm_head" in backend._serving.kinds
+
+    async def work() -> None:
+        async with backend._model(cast(Any, None), "name", "salt", TINY / "base") as model:
+            with pytest.raises(ConfigError, match="no likelihoods"):
+                await answers(model, [Judge("a", ("b",))])
+
+    run(backend, work)
+    make(LOW, judged=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from evomerge.strategies.merge.masks import drop_, drop_each_, expert_key, highest_kept_each
+from evomerge.strategies.merge.masks import drop_, drop_each_, expert_key
 from tests.strategies.merge import reference_sparse
 from tests.strategies.merge.support import apply, array, tensor
 
@@ -58,11 +58,15 @@ def test_entries_are_dropped_independently_of_each_other() -> None:
 
 def test_one_density_for_each_is_the_mask_of_that_density() -> None:
     key = expert_key(3, "layers.0.weight", "expert")
-    densities = torch.rand(1001, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).clamp_(min=2**-32)
+    densities = torch.rand(1001, generator=torch.Generator().manual_seed(1)).clamp_(min=2**-32)
     densities[17] = 1.0
-    found = drop_each_(torch.ones(1001), key, highest_kept_each(densities), offset=5)
+    found = drop_each_(torch.ones(1001), key, densities, offset=5)
     single = [drop_(torch.ones(1), key, float(density), offset=5 + at) for at, density in enumerate(densities)]
     assert found.equal(torch.cat(single))
+
+
+def test_a_density_of_one_keeps_every_element() -> None:
+    assert bool(drop_each_(torch.ones(1 << 20), 7, torch.ones(1 << 20)).all())
 
 
 def test_no_spread_is_dare() -> None:

@@ -29,8 +29,8 @@ _SHORT = 1 << 16
 _FEW = 1 << 25
 """Ranks of a tensor that memory may hold till it is merged, instead of finding them twice."""
 _NUMBERS = float(1 << 32)
-_HALF = np.float64(1 << 31)
-_MOST = np.float64(_NUMBERS)
+_SIGN = np.uint32(1 << 31)
+_MOST = np.float32(_NUMBERS)
 _ZERO = np.float32(0)
 
 
@@ -47,10 +47,10 @@ def della_linear(work: Work) -> int:
 def _della(work: Work, kernel: Pass, weights: Sequence[float]) -> int:
     l1 = work.params.choice("rescale") == "l1"
     ranks, rows = _ranks(work, twice=l1)
-    told: list[tuple[np.float64, np.float64, np.float32, np.float32]] = []
+    told: list[tuple[np.float32, np.float32, np.float32, np.float32]] = []
     for index, own in enumerate(work.params.inputs):
         lowest, step = span_of_chances(work.columns, float(own["density"]), float(own["epsilon"]))
-        numbers = np.float64(step * _NUMBERS), np.float64(lowest * _NUMBERS)
+        numbers = np.float32(step * _NUMBERS), np.float32(lowest * _NUMBERS)
         divisor = 1 / l1_factor(work, _masses, index, ranks, rows, numbers) if l1 else 0.0
         told.append((*numbers, np.float32(0 if l1 else 1 / _NUMBERS), np.float32(divisor)))
     return combined(work, kernel, weights, ranks, rows, told)
@@ -125,13 +125,18 @@ def _rank(base: "Elements", model: "Elements", columns: int, ranks: "NDArray[Any
 @inlined
 def _chance(rank: Any, told: Any) -> Any:
     """Return an entry's chance to be kept in units of 2^-32: told[1] plus its rank times told[0]."""
-    return np.float64(rank) * told[0] + told[1]
+    return np.float32(rank) * told[0] + told[1]
 
 
 @inlined
 def _keeps(random: Any, rank: Any, told: Any) -> Any:
-    """Return whether an entry's random number is below its chance."""
-    return np.float64(random) + _HALF < _chance(rank, told)
+    """Return whether an entry's random number is below its chance, as `strategies.merge.masks` compares them."""
+    return _number(random) <= _chance(rank, told)
+
+
+@inlined
+def _number(random: Any) -> Any:
+    return np.float32(np.uint32(random) ^ _SIGN)
 
 
 @inlined
@@ -139,8 +144,8 @@ def _drop(value: Any, random: Any, rank: Any, told: Any) -> Any:
     """Return a value over its chance (at most 1) times told[2] plus told[3] where it is kept."""
     chance = _chance(rank, told)
     chance = chance if chance < _MOST else _MOST
-    divisor = np.float32(chance) * told[2] + told[3]
-    return value / divisor if np.float64(random) + _HALF < chance else _ZERO
+    divisor = chance * told[2] + told[3]
+    return value / divisor if _number(random) <= chance else _ZERO
 
 
 @compiled
