@@ -44,11 +44,13 @@ def write_words(
 
 
 def _dtype(tensors: Iterable[Stored]) -> str:
-    """Return the float type that most bytes are stored in."""
+    """Return the float type that most bytes are stored in. Raises NotExpressible where nothing is stored as floats."""
     sizes: Counter[str] = Counter()
     for tensor in tensors:
         if tensor.is_float:
             sizes[tensor.dtype] += tensor.size
+    if not sizes:
+        raise NotExpressible("it has no floating-point tensor, and mergekit wants a float type")
     return sizes.most_common(1)[0][0]
 
 

@@ -253,3 +253,13 @@ def test_a_place_that_cannot_be_written_is_said_so(store: WeightStore, merge: Me
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"file/out cannot be written \(Not a directory\)"):
         export(store, merge, tmp_path / "file" / "out")
+
+
+def test_a_model_without_floating_point_numbers_is_not_said_to_mergekit(
+    store: WeightStore, zoo: Zoo, copied: Copy, tmp_path: Path
+):
+    folder = copied(zoo.base)
+    edit_tensors(folder, lambda tensors: tensors.update({name: t.to(torch.int8) for name, t in tensors.items()}))
+    export(store, store.resolve(Source(str(folder)), zoo.root), tmp_path / "out")
+    assert not (tmp_path / "out" / "mergekit.yaml").exists()
+    assert "no floating-point tensor" in (tmp_path / "out" / "README.md").read_text()
